@@ -1,0 +1,85 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/dtype.h"
+#include "base/stream.h"
+
+namespace moesaic::kernels {
+
+enum class Activation : uint8_t { kSilu, kGelu, kGeluTanh, kRelu };
+
+// Shape of one stripe: S consecutive intermediate units of one expert, a complete partial FFN.
+struct StripeShape {
+  DType dtype = DType::kFloat32;
+  int64_t hidden = 0;  // d
+  int64_t units = 0;   // S, a multiple of 64; a last stripe is zero-padded to it
+  bool gated = true;   // {gate, up, down}; false: {up, down} (Switch)
+};
+
+// Bytes of a packed stripe without padding to 4 KiB (memory/ adds that).
+using PackedStripeBytesFn = size_t (*)(const StripeShape& shape);
+
+// Packs one stripe from strided slices of a checkpoint's matrices, in `shape.dtype`: gate and up
+// rows [valid_units, hidden] with row stride `hidden`, and columns of down [hidden, *] with row
+// stride `down_stride`. Units beyond valid_units become zero.
+struct PackStripeArgs {
+  StripeShape shape;
+  int64_t valid_units = 0;
+  const void* gate = nullptr;  // null when not gated
+  const void* up = nullptr;
+  const void* down = nullptr;  // element [0][first unit of the stripe]
+  int64_t down_stride = 0;     // elements
+  void* packed = nullptr;
+};
+using PackStripeFn = void (*)(const PackStripeArgs& args);
+
+// Rows grouped by expert (a counting sort, no padding): expert e owns entries [offsets[e],
+// offsets[e + 1]) of `rows` and `weights`. Entries of an expert are in ascending row.
+struct ExpertRows {
+  int64_t num_experts = 0;
+  const int32_t* offsets = nullptr;  // [num_experts + 1]
+  const int32_t* rows = nullptr;     // [offsets[num_experts]] source and destination row
+  const float* weights = nullptr;    // [offsets[num_experts]] gate weight
+};
+
+// Counting sort of a gate's choice into caller-owned arrays: offsets [num_experts + 1], rows and
+// weights [num_rows * top_k].
+void GroupRowsByExpert(int64_t num_rows,
+                       int64_t top_k,
+                       int64_t num_experts,
+                       const int32_t* experts,
+                       const float* gate_weights,
+                       int32_t* offsets,
+                       int32_t* rows,
+                       float* weights);
+
+// output[r] += sum over the row's experts e ascending, over stripes s ascending, of
+//   weight(r, e) * down_s(act(gate_s(x[r])) * up_s(x[r])),
+// the hidden activation rounded to `dtype` before the down projection, every sum float32. The order
+// is the same however many rows there are: partial sums per (row, expert, stripe) are complete
+// before they are added.
+struct ExpertFfnArgs {
+  StripeShape shape;
+  Activation activation = Activation::kSilu;
+  int64_t num_rows = 0;  // rows of input and output
+  ExpertRows routed;
+  int64_t stripes_per_expert = 0;
+  // [num_experts * stripes_per_expert] packed stripes; entries of experts without rows are not
+  // read.
+  const void* const* stripes = nullptr;
+  const void* input = nullptr;  // [num_rows, hidden] dtype
+  float* output = nullptr;      // [num_rows, hidden]
+  void* workspace = nullptr;    // ExpertFfnWorkspaceBytes()
+};
+using ExpertFfnFn = void (*)(const ExpertFfnArgs& args, Stream& stream);
+// Enough for any call with at most `max_rows` rows and `max_entries` (rows x top_k) entries.
+using ExpertFfnWorkspaceBytesFn = size_t (*)(const StripeShape& shape,
+                                             int64_t stripes_per_expert,
+                                             int64_t num_experts,
+                                             int64_t max_rows,
+                                             int64_t max_entries,
+                                             int num_threads);
+
+}  // namespace moesaic::kernels
