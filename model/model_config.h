@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -54,8 +55,13 @@ struct ModelConfig {
   std::optional<int32_t> pad_token_id;
 };
 
-// Reads config.json and generation_config.json of `folder`. InvalidArgument naming the field for an
-// unknown architecture, a missing field or a size out of range.
+// Reads config.json, and generation_config.json where there is one, of `folder`. InvalidArgument
+// naming the field for an unknown architecture, a missing field or a size out of range;
+// Unimplemented for what the format knows and this server does not.
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::filesystem::path& folder);
+
+// The same from the files' text.
+absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view config_json,
+                                             std::string_view generation_config_json = "{}");
 
 }  // namespace moesaic
