@@ -28,9 +28,10 @@ std::string FormatBytes(uint64_t bytes) {
   return absl::StrFormat("%.1f %s", value, kUnits[unit]);
 }
 
-ProgressLine::ProgressLine(std::string label, uint64_t total_bytes, std::FILE* out)
+ProgressLine::ProgressLine(std::string label, uint64_t total, ProgressUnit unit, std::FILE* out)
     : label_(std::move(label)),
-      total_bytes_(total_bytes),
+      total_(total),
+      unit_(unit),
       out_(out),
       terminal_(isatty(fileno(out)) != 0),
       start_(absl::Now()),
@@ -38,8 +39,8 @@ ProgressLine::ProgressLine(std::string label, uint64_t total_bytes, std::FILE* o
 
 ProgressLine::~ProgressLine() { Finish(); }
 
-void ProgressLine::Advance(uint64_t bytes) {
-  done_bytes_ += bytes;
+void ProgressLine::Advance(uint64_t amount) {
+  done_ += amount;
   const absl::Time now = absl::Now();
   if (now - last_print_ >= (terminal_ ? kTerminalInterval : kPipedInterval)) Print(now, false);
 }
@@ -50,14 +51,18 @@ void ProgressLine::Finish() {
   Print(absl::Now(), true);
 }
 
+std::string ProgressLine::Format(uint64_t amount) const {
+  return unit_ == ProgressUnit::kBytes ? FormatBytes(amount) : absl::StrFormat("%d", amount);
+}
+
 void ProgressLine::Print(absl::Time now, bool final) {
   last_print_ = now;
   const double seconds = absl::ToDoubleSeconds(now - start_);
-  const uint64_t rate = seconds > 0 ? static_cast<uint64_t>(done_bytes_ / seconds) : 0;
-  const int percent = total_bytes_ > 0 ? static_cast<int>(100.0 * done_bytes_ / total_bytes_) : 100;
+  const uint64_t rate = seconds > 0 ? static_cast<uint64_t>(done_ / seconds) : 0;
+  const int percent = total_ > 0 ? static_cast<int>(100.0 * done_ / total_) : 100;
   const std::string line =
-      absl::StrFormat("%s  %s of %s  %d %%  %s/s  %.1f s", label_, FormatBytes(done_bytes_),
-                      FormatBytes(total_bytes_), percent, FormatBytes(rate), seconds);
+      absl::StrFormat("%s  %s of %s  %d %%  %s/s  %.1f s", label_, Format(done_), Format(total_),
+                      percent, Format(rate), seconds);
   absl::FPrintF(out_, "%s%s%s", terminal_ ? "\r\033[K" : "", line, terminal_ && !final ? "" : "\n");
   std::fflush(out_);
 }
