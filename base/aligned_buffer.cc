@@ -1,7 +1,10 @@
 #include "base/aligned_buffer.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "base/str_cat.h"
@@ -12,6 +15,10 @@ namespace {
 constexpr size_t kHugePageBytes = size_t{2} << 20;
 
 }  // namespace
+
+size_t PhysicalMemoryBytes() {
+  return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+}
 
 AlignedBuffer::~AlignedBuffer() {
   if (mapping_ != nullptr) munmap(mapping_, mapping_bytes_);
@@ -36,7 +43,7 @@ absl::StatusOr<AlignedBuffer> AlignedBuffer::Allocate(size_t bytes, const char* 
   if (bytes == 0) return buffer;
   const bool huge = bytes >= kHugePageBytes;
   const size_t slack = huge ? kHugePageBytes : 0;
-  if (bytes > SIZE_MAX - slack) {
+  if (bytes > PhysicalMemoryBytes()) {
     return absl::ResourceExhaustedError(StrCat("cannot allocate ", bytes, " bytes for ", what));
   }
   void* mapping = mmap(nullptr, bytes + slack, PROT_READ | PROT_WRITE,
@@ -55,6 +62,17 @@ absl::StatusOr<AlignedBuffer> AlignedBuffer::Allocate(size_t bytes, const char* 
     madvise(buffer.data_, bytes, MADV_HUGEPAGE);
   }
   return buffer;
+}
+
+void AlignedBuffer::Discard(size_t from) {
+  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t first_page = (from + page - 1) / page * page;
+  if (first_page < size_) {
+    madvise(data_ + first_page, size_ - first_page, MADV_DONTNEED);
+  }
+  if (from < std::min(first_page, size_)) {
+    std::memset(data_ + from, 0, std::min(first_page, size_) - from);
+  }
 }
 
 }  // namespace moesaic

@@ -1,0 +1,271 @@
+#include "model/decoder.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <utility>
+
+#include "base/str_cat.h"
+
+namespace moesaic {
+namespace {
+
+constexpr size_t kKeptLogitsBytes = size_t{64} << 20;
+
+}  // namespace
+
+Decoder::Decoder(ModelConfig config,
+                 ModelWeights weights,
+                 RopeTable rope,
+                 ActivationBuffers buffers,
+                 const kernels::KernelTable& kernels,
+                 Stream stream)
+    : config_(std::move(config)),
+      weights_(std::move(weights)),
+      rope_(std::move(rope)),
+      buffers_(std::move(buffers)),
+      kernels_(kernels),
+      stream_(stream) {
+  blocks_.push_back({BlockKind::kEmbedding});
+  for (int32_t layer = 0; layer < config_.num_layers; ++layer) {
+    blocks_.push_back({BlockKind::kAttention, layer});
+    blocks_.push_back({BlockKind::kMoe, layer});
+  }
+  blocks_.push_back({BlockKind::kHead});
+}
+
+KvShape Decoder::kv_shape() const {
+  return {.num_layers = config_.num_layers,
+          .num_kv_heads = config_.num_kv_heads,
+          .head_dim = config_.head_dim,
+          .dtype = weights_.dtype};
+}
+
+void Decoder::BeginStep(const Batch& batch, const KvCache& kv) {
+  // A step that wanted every prompt token's logits may have used gigabytes: hand them back.
+  if (logits().size_bytes() > kKeptLogitsBytes) buffers_.logits.Discard(kKeptLogitsBytes);
+  batch_ = &batch;
+  kv_ = &kv;
+  rows_ = batch.num_rows();
+  num_logits_rows_ = static_cast<int64_t>(batch.logits_rows.size());
+  counters_ = {};
+  kernels::AttentionSequence* sequence = buffers_.sequences;
+  for (const BatchSequence& part : batch.sequences) {
+    *sequence++ = {.first_row = part.first_row,
+                   .num_rows = part.num_rows,
+                   .context_tokens = part.context_tokens,
+                   .block_table = part.block_table.data()};
+    for (int32_t i = 0; i < part.num_rows; ++i) {
+      const int32_t position = part.context_tokens + i;
+      const int64_t block = part.block_table[position / kKvBlockTokens];
+      buffers_.kv_slots[part.first_row + i] = block * kKvBlockTokens + position % kKvBlockTokens;
+    }
+  }
+}
+
+absl::Status Decoder::RunBlock(int32_t block) {
+  if (block < 0 || block >= static_cast<int32_t>(blocks_.size())) {
+    return absl::InvalidArgumentError(
+        StrCat("block ", block, " of a model of ", blocks_.size(), " blocks"));
+  }
+  const BlockInfo& info = blocks_[block];
+  switch (info.kind) {
+    case BlockKind::kEmbedding:
+      RunEmbedding();
+      break;
+    case BlockKind::kAttention:
+      RunAttention(info.layer);
+      break;
+    case BlockKind::kMoe:
+      RunFeedForward(info.layer);
+      break;
+    case BlockKind::kHead:
+      RunHead();
+      break;
+  }
+  return absl::OkStatus();
+}
+
+std::span<const float> Decoder::logits() const {
+  return {buffers_.logits.as<const float>(),
+          static_cast<size_t>(num_logits_rows_ * config_.vocab_size)};
+}
+
+void Decoder::Norm(const AlignedBuffer& weight,
+                   int64_t rows,
+                   const int32_t* row_index,
+                   void* output) {
+  kernels_.rms_norm({.rows = rows,
+                     .dim = config_.hidden_size,
+                     .eps = config_.norm_eps,
+                     .input = buffers_.residual,
+                     .row_index = row_index,
+                     .weight = weight.as<float>(),
+                     .output_dtype = weights_.dtype,
+                     .output = output},
+                    stream_);
+}
+
+void Decoder::Linear(
+    const PackedLinear& linear, int64_t rows, const void* input, float* output, bool accumulate) {
+  kernels_.linear({.dtype = weights_.dtype,
+                   .shape = linear.shape,
+                   .rows = rows,
+                   .input = input,
+                   .weight = linear.weight.data(),
+                   .bias = linear.bias.as<float>(),
+                   .output = output,
+                   .accumulate = accumulate},
+                  stream_);
+  counters_.dense_bytes += linear.bytes();
+}
+
+void Decoder::RunEmbedding() {
+  const bool tied = weights_.embedding.size() == 0;
+  kernels_.embedding({.dtype = weights_.dtype,
+                      .shape = weights_.lm_head.shape,
+                      .packed = tied,
+                      .table = tied ? weights_.lm_head.weight.data() : weights_.embedding.data(),
+                      .rows = rows_,
+                      .tokens = batch_->tokens.data(),
+                      .output = buffers_.residual},
+                     stream_);
+  counters_.dense_bytes +=
+      rows_ * config_.hidden_size * static_cast<int64_t>(DTypeBytes(weights_.dtype));
+}
+
+void Decoder::RunAttention(int32_t layer) {
+  const LayerWeights& weights = weights_.layers[layer];
+  Norm(weights.input_norm, rows_, nullptr, buffers_.normed);
+  Linear(weights.qkv, rows_, buffers_.normed, buffers_.qkv, /*accumulate=*/false);
+  kernels_.qkv({.dtype = weights_.dtype,
+                .rows = rows_,
+                .num_heads = config_.num_heads,
+                .num_kv_heads = config_.num_kv_heads,
+                .head_dim = config_.head_dim,
+                .qkv = buffers_.qkv,
+                .clip = config_.clip_qkv,
+                .qk_norm = config_.qk_norm,
+                .q_norm_weight = weights.q_norm.as<float>(),
+                .k_norm_weight = weights.k_norm.as<float>(),
+                .norm_eps = config_.norm_eps,
+                .rotary_dim = config_.rotary_dim,
+                .cos_table = rope_.cosines(),
+                .sin_table = rope_.sines(),
+                .positions = batch_->positions.data(),
+                .kv_slots = buffers_.kv_slots,
+                .q_output = buffers_.q,
+                .k_cache = kv_->k(layer),
+                .v_cache = kv_->v(layer)},
+               stream_);
+  kernels_.attention({.dtype = weights_.dtype,
+                      .num_heads = config_.num_heads,
+                      .num_kv_heads = config_.num_kv_heads,
+                      .head_dim = config_.head_dim,
+                      .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim)),
+                      .sliding_window = config_.sliding_window[layer],
+                      .num_sequences = static_cast<int64_t>(batch_->sequences.size()),
+                      .sequences = buffers_.sequences,
+                      .q = buffers_.q,
+                      .k_cache = kv_->k(layer),
+                      .v_cache = kv_->v(layer),
+                      .output = buffers_.attention,
+                      .workspace = buffers_.attention_workspace},
+                     stream_);
+  Linear(weights.attention_output, rows_, buffers_.attention, buffers_.residual,
+         /*accumulate=*/true);
+  counters_.kv_bytes += VisibleKvTokens(layer) * 2 * config_.num_kv_heads * config_.head_dim *
+                        static_cast<int64_t>(DTypeBytes(weights_.dtype));
+}
+
+// Tokens whose keys and values the layer reads, each counted once per sequence.
+int64_t Decoder::VisibleKvTokens(int32_t layer) const {
+  const int32_t window = config_.sliding_window[layer];
+  int64_t tokens = 0;
+  for (const BatchSequence& sequence : batch_->sequences) {
+    const int32_t first = window > 0 ? std::max(sequence.context_tokens + 1 - window, 0) : 0;
+    tokens += sequence.context_tokens + sequence.num_rows - first;
+  }
+  return tokens;
+}
+
+void Decoder::RunFeedForward(int32_t layer) {
+  const LayerWeights& weights = weights_.layers[layer];
+  Norm(weights.post_attention_norm, rows_, nullptr, buffers_.normed);
+  if (weights.expert_layer < 0) {
+    RunWholeBatchExpert(weights_.dense_mlps, weights.dense_layer, buffers_.ones);
+    return;
+  }
+  RunRoutedExperts(weights);
+  if (config_.shared_expert_units > 0) RunSharedExpert(weights);
+}
+
+void Decoder::RunRoutedExperts(const LayerWeights& layer) {
+  const PackedExperts& experts = weights_.experts;
+  Linear(layer.gate, rows_, buffers_.normed, buffers_.gate_logits, /*accumulate=*/false);
+  kernels_.gate_top_k({.rows = rows_,
+                       .num_experts = config_.num_experts,
+                       .top_k = config_.top_k,
+                       .renormalize = config_.renormalize_gate,
+                       .logits = buffers_.gate_logits,
+                       .experts = buffers_.gate_experts,
+                       .weights = buffers_.gate_weights},
+                      stream_);
+  kernels::GroupRowsByExpert(rows_, config_.top_k, config_.num_experts, buffers_.gate_experts,
+                             buffers_.gate_weights, buffers_.expert_offsets, buffers_.expert_rows,
+                             buffers_.expert_weights);
+  kernels_.expert_ffn({.shape = experts.stripe,
+                       .activation = config_.activation,
+                       .num_rows = rows_,
+                       .routed = {.num_experts = config_.num_experts,
+                                  .offsets = buffers_.expert_offsets,
+                                  .rows = buffers_.expert_rows,
+                                  .weights = buffers_.expert_weights},
+                       .stripes_per_expert = experts.layout.num_stripes,
+                       .stripes = experts.store.LayerStripes(layer.expert_layer).data(),
+                       .input = buffers_.normed,
+                       .output = buffers_.residual,
+                       .workspace = buffers_.ffn_workspace},
+                      stream_);
+  for (int32_t expert = 0; expert < config_.num_experts; ++expert) {
+    if (buffers_.expert_offsets[expert] != buffers_.expert_offsets[expert + 1]) {
+      counters_.expert_bytes += experts.expert_bytes();
+    }
+  }
+}
+
+void Decoder::RunSharedExpert(const LayerWeights& layer) {
+  Linear(layer.shared_expert_gate, rows_, buffers_.normed, buffers_.shared_weights,
+         /*accumulate=*/false);
+  kernels_.sigmoid({.count = rows_, .values = buffers_.shared_weights}, stream_);
+  RunWholeBatchExpert(weights_.shared_experts, layer.expert_layer, buffers_.shared_weights);
+}
+
+void Decoder::RunWholeBatchExpert(const PackedExperts& experts,
+                                  int32_t layer,
+                                  const float* row_weights) {
+  const std::array<int32_t, 2> offsets = {0, static_cast<int32_t>(rows_)};
+  kernels_.expert_ffn({.shape = experts.stripe,
+                       .activation = config_.activation,
+                       .num_rows = rows_,
+                       .routed = {.num_experts = 1,
+                                  .offsets = offsets.data(),
+                                  .rows = buffers_.every_row,
+                                  .weights = row_weights},
+                       .stripes_per_expert = experts.layout.num_stripes,
+                       .stripes = experts.store.LayerStripes(layer).data(),
+                       .input = buffers_.normed,
+                       .output = buffers_.residual,
+                       .workspace = buffers_.ffn_workspace},
+                      stream_);
+  counters_.dense_bytes += experts.expert_bytes();
+}
+
+void Decoder::RunHead() {
+  if (num_logits_rows_ == 0) return;
+  Norm(weights_.final_norm, num_logits_rows_, batch_->logits_rows.data(), buffers_.head_input);
+  Linear(weights_.lm_head, num_logits_rows_, buffers_.head_input, buffers_.logits.as<float>(),
+         /*accumulate=*/false);
+}
+
+}  // namespace moesaic

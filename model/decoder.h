@@ -1,0 +1,77 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "base/stream.h"
+#include "kernels/kernel_table.h"
+#include "model/activation_buffers.h"
+#include "model/model.h"
+#include "model/model_config.h"
+#include "model/rope_table.h"
+#include "model/weights.h"
+
+namespace moesaic {
+
+// The decoder-only network that every served family is: pre-norm attention with rotary embedding
+// and grouped-query heads, then routed experts (and a shared one) or a dense MLP. What differs
+// between families is in ModelConfig.
+//
+// Owner, thread, lifetime: Model's.
+class Decoder final : public Model {
+ public:
+  // `buffers` were made for `weights` and at least max_batch_tokens rows.
+  Decoder(ModelConfig config,
+          ModelWeights weights,
+          RopeTable rope,
+          ActivationBuffers buffers,
+          const kernels::KernelTable& kernels,
+          Stream stream);
+
+  const ModelConfig& config() const override { return config_; }
+  DType dtype() const override { return weights_.dtype; }
+  KvShape kv_shape() const override;
+  int64_t packed_bytes() const override { return weights_.bytes(); }
+  std::span<const BlockInfo> blocks() const override { return blocks_; }
+
+  void BeginStep(const Batch& batch, const KvCache& kv) override;
+  absl::Status RunBlock(int32_t block) override;
+  std::span<const float> logits() const override;
+  StepCounters counters() const override { return counters_; }
+
+ private:
+  void RunEmbedding();
+  void RunAttention(int32_t layer);
+  void RunFeedForward(int32_t layer);
+  void RunHead();
+
+  // The feed-forward half of a sparse layer, its input normalised.
+  void RunRoutedExperts(const LayerWeights& layer);
+  void RunSharedExpert(const LayerWeights& layer);
+  // One expert that every row visits with `row_weights`.
+  void RunWholeBatchExpert(const PackedExperts& experts, int32_t layer, const float* row_weights);
+
+  void Norm(const AlignedBuffer& weight, int64_t rows, const int32_t* row_index, void* output);
+  void Linear(
+      const PackedLinear& linear, int64_t rows, const void* input, float* output, bool accumulate);
+  int64_t VisibleKvTokens(int32_t layer) const;
+
+  const ModelConfig config_;
+  const ModelWeights weights_;
+  const RopeTable rope_;
+  ActivationBuffers buffers_;
+  const kernels::KernelTable& kernels_;
+  Stream stream_;
+  std::vector<BlockInfo> blocks_;
+
+  // The step: set by BeginStep.
+  const Batch* batch_ = nullptr;
+  const KvCache* kv_ = nullptr;
+  int64_t rows_ = 0;
+  int64_t num_logits_rows_ = 0;
+  StepCounters counters_;
+};
+
+}  // namespace moesaic
