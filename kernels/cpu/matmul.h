@@ -1,0 +1,158 @@
+#pragma once
+
+// The blocking of a matrix product around an instruction set's microkernels, shared by the dense
+// and the expert projections.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/cpu/microkernels.h"
+#include "kernels/cpu/packing.h"
+
+namespace moesaic::kernels {
+
+// Rows of the left matrix, in the matrix's dtype: row i at index[i], or i without an index.
+struct RowSource {
+  const std::byte* data = nullptr;
+  int64_t stride_bytes = 0;
+  const int32_t* index = nullptr;
+  int64_t rows = 0;
+
+  const std::byte* row(int64_t i) const {
+    return data + (index == nullptr ? i : index[i]) * stride_bytes;
+  }
+};
+
+// Consecutive panels of a packed matrix.
+struct PanelRange {
+  const PackedMatrix* matrix = nullptr;
+  const std::byte* packed = nullptr;  // panel 0
+  int64_t begin = 0;
+  int64_t end = 0;
+
+  const std::byte* panel(int64_t p) const { return packed + p * matrix->panel_bytes(); }
+};
+
+// Memory to bring into L2 while a product runs: what the same worker multiplies next.
+struct PrefetchTarget {
+  const std::byte* data = nullptr;
+  int64_t bytes = 0;
+};
+
+namespace matmul_internal {
+
+// A tile's rows are copied side by side in blocks of at most this many bytes each, a cache line
+// apart from a multiple of it so that they do not compete for one set of the cache.
+inline constexpr int64_t kRowBlockBytes = 4096;
+inline constexpr int64_t kRowBlockStride = kRowBlockBytes + 64;
+// Panels multiplied before the next rows are taken: they stay in L2, and the copy of the rows is
+// spread over them.
+inline constexpr int64_t kGroupBytes = 256 << 10;
+inline constexpr int64_t kMaxGroupPanels = 8;
+
+// Whether a tile may read `rows` rows where they are: at most four share a set of an L1 cache whose
+// ways are 4 KiB.
+inline bool RowsFitCacheSets(int64_t rows, int64_t stride_bytes) {
+  const int64_t step = std::min<int64_t>(stride_bytes & -stride_bytes, 4096);
+  return rows * step <= 4 * 4096;
+}
+
+// Copies depth elements [begin, begin + count) of a tile's rows, widened if the tile wants that; an
+// odd end is padded with a zero.
+inline void CopyRows(const MatmulMicrokernels& kernels,
+                     DType dtype,
+                     const RowSource& source,
+                     int64_t first_row,
+                     int64_t rows,
+                     int64_t begin,
+                     int64_t count,
+                     std::byte* block) {
+  const int64_t bytes = static_cast<int64_t>(DTypeBytes(dtype));
+  for (int64_t r = 0; r < rows; ++r) {
+    const std::byte* row = source.row(first_row + r) + begin * bytes;
+    std::byte* out = block + r * kRowBlockStride;
+    if (dtype == DType::kBFloat16 && kernels.widened_bfloat16) {
+      kernels.widen(reinterpret_cast<const uint16_t*>(row), count, reinterpret_cast<float*>(out));
+      if (count % 2 != 0) reinterpret_cast<float*>(out)[count] = 0.0f;
+    } else {
+      std::memcpy(out, row, count * bytes);
+      if (dtype == DType::kBFloat16 && count % 2 != 0) std::memset(out + count * bytes, 0, bytes);
+    }
+  }
+}
+
+}  // namespace matmul_internal
+
+// Calls epilogue(tile, first_row, rows, panel) once for every tile of rows x panels, with the sums
+// in tile[rows][vectors(panel) * 16].
+template <class Epilogue>
+void MultiplyPanels(const MatmulMicrokernels& kernels,
+                    const PanelRange& panels,
+                    const RowSource& source,
+                    PrefetchTarget next,
+                    const Epilogue& epilogue) {
+  using namespace matmul_internal;
+  const PackedMatrix& matrix = *panels.matrix;
+  const bool widened = matrix.dtype == DType::kBFloat16 && kernels.widened_bfloat16;
+  const auto& tiles = matrix.dtype == DType::kFloat32 ? kernels.float32 : kernels.bfloat16;
+  const int64_t element_bytes =
+      widened ? sizeof(float) : static_cast<int64_t>(DTypeBytes(matrix.dtype));
+  const int64_t step_bytes = kPanelVectors * 64;
+
+  const int64_t row_blocks = CeilDiv<int64_t>(source.rows, kernels.max_rows);
+  const int64_t tile_rows = row_blocks == 0 ? 0 : CeilDiv(source.rows, row_blocks);
+  const bool in_place = !widened && matrix.depth % matrix.step_elements() == 0 &&
+                        (tile_rows == 1 || (source.index == nullptr &&
+                                            RowsFitCacheSets(tile_rows, source.stride_bytes)));
+  const int64_t block_depth = in_place ? matrix.depth : kRowBlockBytes / element_bytes;
+  const int64_t depth_blocks = CeilDiv(matrix.depth, block_depth);
+  const int64_t group_panels =
+      std::clamp<int64_t>(kGroupBytes / matrix.panel_bytes(), 1, kMaxGroupPanels);
+
+  alignas(64) std::byte row_block[kMaxTileRows * kRowBlockStride];
+  alignas(64) float sums[kMaxGroupPanels][kMaxTileRows * kPanelColumns];
+  for (int64_t group = panels.begin; group < panels.end; group += group_panels) {
+    const int64_t group_end = std::min(panels.end, group + group_panels);
+    PrefetchTarget prefetch = next;
+    if (group_end < panels.end) {
+      prefetch.data = panels.panel(group_end);
+      prefetch.bytes = std::min(panels.end - group_end, group_panels) * matrix.panel_bytes();
+    }
+    int64_t prefetch_lines = prefetch.bytes / 64;
+    int64_t calls = row_blocks * depth_blocks * (group_end - group);
+    for (int64_t block = 0; block < row_blocks; ++block) {
+      const int64_t first_row = block * source.rows / row_blocks;
+      const int64_t rows = (block + 1) * source.rows / row_blocks - first_row;
+      for (int64_t depth = 0; depth < matrix.depth; depth += block_depth) {
+        const int64_t count = std::min(block_depth, matrix.depth - depth);
+        TileArgs tile;
+        if (in_place) {
+          tile.a = source.row(first_row) + depth * element_bytes;
+          tile.a_stride_bytes = source.stride_bytes;
+        } else {
+          CopyRows(kernels, matrix.dtype, source, first_row, rows, depth, count, row_block);
+          tile.a = row_block;
+          tile.a_stride_bytes = kRowBlockStride;
+        }
+        tile.steps = CeilDiv(count, matrix.step_elements());
+        tile.resume = depth > 0;
+        for (int64_t p = group; p < group_end; ++p) {
+          const int64_t vectors = matrix.vectors(p);
+          tile.panel = panels.panel(p) +
+                       depth / matrix.step_elements() * (step_bytes / kPanelVectors * vectors);
+          tile.prefetch = prefetch.data;
+          tile.prefetch_lines = CeilDiv(prefetch_lines, calls--);
+          prefetch.data += tile.prefetch_lines * 64;
+          prefetch_lines -= tile.prefetch_lines;
+          tile.acc = sums[p - group];
+          tiles[vectors - 1][rows - 1](tile);
+        }
+      }
+      for (int64_t p = group; p < group_end; ++p) epilogue(sums[p - group], first_row, rows, p);
+    }
+  }
+}
+
+}  // namespace moesaic::kernels
