@@ -26,3 +26,8 @@ if(MOESAIC_SANITIZE)
                                                    -fno-omit-frame-pointer -fno-sanitize-recover=all)
   target_link_options(moesaic_options INTERFACE -fsanitize=${MOESAIC_SANITIZE})
 endif()
+if(MOESAIC_FUZZERS)
+  # Coverage of our own code for libFuzzer; the fuzzer's main comes with moesaic_fuzzer.
+  target_compile_options(moesaic_options INTERFACE -fsanitize=fuzzer-no-link)
+  target_link_options(moesaic_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
