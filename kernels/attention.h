@@ -8,6 +8,9 @@
 
 namespace moesaic::kernels {
 
+// Tokens in a block of the paged KV cache: [blocks][num_kv_heads][kKvBlockTokens][head_dim].
+inline constexpr int64_t kKvBlockTokens = 16;
+
 struct AttentionSequence {
   int32_t first_row = 0;
   int32_t num_rows = 0;

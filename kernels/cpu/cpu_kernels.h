@@ -24,10 +24,6 @@
                   float* probabilities);                               \
   void RmsNorm(const RmsNormArgs& args, Stream& stream);               \
   void Qkv(const QkvArgs& args, Stream& stream);                       \
-  size_t AttentionWorkspaceBytes(int64_t num_heads,                    \
-                                 int64_t num_kv_heads,                 \
-                                 int64_t head_dim,                     \
-                                 int num_threads);                     \
   void Attention(const AttentionArgs& args, Stream& stream);           \
   void GateTopK(const GateTopKArgs& args, Stream& stream);             \
   void Sigmoid(const SigmoidArgs& args, Stream& stream);               \
@@ -40,12 +36,16 @@ MOESAIC_DECLARE_CPU_KERNELS(avx2)
 MOESAIC_DECLARE_CPU_KERNELS(avx512)
 MOESAIC_DECLARE_CPU_KERNELS(avx512_bf16)
 
-// Packed weights have one layout on every instruction set (kernels/cpu/packing.h).
+// Packed weights and workspaces have one layout on every instruction set.
 namespace cpu {
 size_t PackedLinearBytes(DType dtype, LinearShape shape);
 void PackLinear(
     DType dtype, LinearShape shape, const void* weight, int64_t first, int64_t count, void* packed);
 void Embedding(const EmbeddingArgs& args, Stream& stream);
+size_t AttentionWorkspaceBytes(int64_t num_heads,
+                               int64_t num_kv_heads,
+                               int64_t head_dim,
+                               int num_threads);
 size_t PackedStripeBytes(const StripeShape& shape);
 void PackStripe(const PackStripeArgs& args);
 size_t ExpertFfnWorkspaceBytes(const StripeShape& shape,

@@ -16,6 +16,12 @@ KernelTable Portable() {
   table.pack_stripe = &cpu::PackStripe;
   table.expert_ffn_workspace_bytes = &cpu::ExpertFfnWorkspaceBytes;
   table.expert_ffn = &portable::ExpertFfn;
+  table.rms_norm = &portable::RmsNorm;
+  table.qkv = &portable::Qkv;
+  table.attention_workspace_bytes = &cpu::AttentionWorkspaceBytes;
+  table.attention = &portable::Attention;
+  table.gate_top_k = &portable::GateTopK;
+  table.sigmoid = &portable::Sigmoid;
   table.arg_max = &portable::ArgMax;
   table.log_sum_exp = &portable::LogSumExp;
   table.exp_scaled = &portable::ExpScaled;
@@ -29,6 +35,11 @@ KernelTable Avx2() {
   table.name = "avx2";
   table.linear = &avx2::Linear;
   table.expert_ffn = &avx2::ExpertFfn;
+  table.rms_norm = &avx2::RmsNorm;
+  table.qkv = &avx2::Qkv;
+  table.attention = &avx2::Attention;
+  table.gate_top_k = &avx2::GateTopK;
+  table.sigmoid = &avx2::Sigmoid;
   table.arg_max = &avx2::ArgMax;
   table.log_sum_exp = &avx2::LogSumExp;
   table.exp_scaled = &avx2::ExpScaled;
@@ -40,6 +51,11 @@ KernelTable Avx512() {
   table.name = "avx512";
   table.linear = &avx512::Linear;
   table.expert_ffn = &avx512::ExpertFfn;
+  table.rms_norm = &avx512::RmsNorm;
+  table.qkv = &avx512::Qkv;
+  table.attention = &avx512::Attention;
+  table.gate_top_k = &avx512::GateTopK;
+  table.sigmoid = &avx512::Sigmoid;
   table.arg_max = &avx512::ArgMax;
   table.log_sum_exp = &avx512::LogSumExp;
   table.exp_scaled = &avx512::ExpScaled;
@@ -51,6 +67,7 @@ KernelTable Avx512Bf16() {
   table.name = "avx512_bf16";
   table.linear = &avx512_bf16::Linear;
   table.expert_ffn = &avx512_bf16::ExpertFfn;
+  table.attention = &avx512_bf16::Attention;
   return table;
 }
 #endif

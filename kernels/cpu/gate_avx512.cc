@@ -1,0 +1,2 @@
+#define MOESAIC_ISA avx512
+#include "kernels/cpu/gate_impl.h"

@@ -1,0 +1,2 @@
+#define MOESAIC_ISA portable
+#include "kernels/cpu/gate_impl.h"
