@@ -18,7 +18,7 @@ LAYERS = {
     "core": (("base",), ()),
     "checkpoint": (("base",), ("nlohmann",)),
     "kernels": (("base",), ("cuda", "cutlass", "flashinfer")),
-    "tokenizer": (("base", "core", "checkpoint"), ("pcre2", "sentencepiece")),
+    "tokenizer": (("base", "core", "checkpoint"), ("pcre2", "sentencepiece", "utf8proc")),
     "memory": (("base", "core", "checkpoint"), ("cuda", "liburing", "xxhash")),
     "router": (("base", "core", "checkpoint", "kernels"), ("highs",)),
     "batcher": (("base", "core", "memory"), ()),

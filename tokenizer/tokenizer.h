@@ -23,6 +23,17 @@ struct DecodeOptions {
   bool skip_special_tokens = true;
 };
 
+// The state of decoding one sequence of ids, token by token. Thread: one.
+class DecodeStream {
+ public:
+  virtual ~DecodeStream() = default;
+  // Appends to `out` the text that no later id can change: whole characters only. What is held back
+  // is at most a few tokens' worth. An id outside the vocabulary is skipped.
+  virtual void Push(int32_t id, std::string* out) = 0;
+  // Appends what was held back: U+FFFD for an incomplete character. Nothing may follow.
+  virtual void Flush(std::string* out) = 0;
+};
+
 // Text to token ids and back; ids are those of Hugging Face `tokenizers` on the same
 // tokenizer.json, or of SentencePiece on tokenizer.model. Immutable after Load: any thread.
 class Tokenizer {
@@ -37,7 +48,11 @@ class Tokenizer {
   virtual absl::StatusOr<std::vector<int32_t>> Encode(std::string_view text,
                                                       const EncodeOptions& options) const = 0;
   // Ids outside the vocabulary are skipped. May end in U+FFFD when the ids end inside a character.
-  virtual std::string Decode(std::span<const int32_t> ids, const DecodeOptions& options) const = 0;
+  // Bytes that are no UTF-8 become U+FFFD as in Hugging Face, except that a run of byte-fallback
+  // tokens ("<0xE2>") keeps its valid characters, which a stream has already shown.
+  std::string Decode(std::span<const int32_t> ids, const DecodeOptions& options) const;
+  // Decode bit by bit. The tokenizer must outlive it.
+  virtual std::unique_ptr<DecodeStream> NewDecodeStream(const DecodeOptions& options) const = 0;
 
   virtual int32_t vocab_size() const = 0;  // highest id + 1, added tokens included
   virtual bool IsSpecial(int32_t id) const = 0;
@@ -62,10 +77,7 @@ class IncrementalDetokenizer {
   std::string Flush();
 
  private:
-  const Tokenizer& tokenizer_;
-  const DecodeOptions options_;
-  std::vector<int32_t> window_;  // ids that can still influence how new ones decode
-  size_t emitted_ids_ = 0;       // of `window_`, whose text is out
+  std::unique_ptr<DecodeStream> stream_;
 };
 
 }  // namespace moesaic

@@ -1,0 +1,169 @@
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <utility>
+
+#include "base/status_macros.h"
+#include "base/str_cat.h"
+#include "tokenizer/byte_trie.h"
+#include "tokenizer/token_model.h"
+#include "tokenizer/utf8.h"
+
+namespace moesaic {
+namespace {
+
+// How much worse than the worst token an unknown character scores; SentencePiece's constant.
+constexpr double kUnknownPenalty = 10.0;
+
+// The best way to spell what ends at one byte.
+struct BestPath {
+  double score = 0.0;
+  int64_t begin = -1;  // where its last token begins; -1: nothing ends here
+  int32_t id = 0;
+};
+
+// The tokens of highest total score (log-probability), by Viterbi's algorithm over a trie of the
+// vocabulary: time is text length × longest token.
+class UnigramModel final : public TokenModel {
+ public:
+  absl::Status Load(const Json& json, const std::string& what) {
+    const Json* vocabulary = JsonFind(json, "vocab");
+    if (vocabulary == nullptr || !vocabulary->is_array() || vocabulary->empty()) {
+      return absl::InvalidArgumentError(StrCat(what, ".vocab is not a list of tokens"));
+    }
+    double lowest = std::numeric_limits<double>::infinity();
+    for (size_t i = 0; i < vocabulary->size(); ++i) {
+      const Json& entry = (*vocabulary)[i];
+      if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() ||
+          !entry[1].is_number()) {
+        return absl::InvalidArgumentError(
+            StrCat(what, ".vocab[", i, "] is not a token with its score"));
+      }
+      scores_.push_back(entry[1].get<double>());
+      lowest = std::min(lowest, scores_.back());
+      const absl::Status added =
+          vocabulary_.Add(entry[0].get_ref<const std::string&>(), static_cast<int64_t>(i));
+      if (!added.ok()) {
+        return absl::InvalidArgumentError(
+            StrCat(what, ".vocab[", i, "]: ", std::string(added.message())));
+      }
+    }
+    unknown_score_ = lowest - kUnknownPenalty;
+    const int64_t last = static_cast<int64_t>(scores_.size()) - 1;
+    MOESAIC_ASSIGN_OR_RETURN(const int64_t unknown, JsonInt(json, "unk_id", what, -1, last, -1));
+    if (unknown >= 0) unknown_id_ = static_cast<int32_t>(unknown);
+    MOESAIC_ASSIGN_OR_RETURN(const bool byte_fallback,
+                             JsonBool(json, "byte_fallback", what, false));
+    if (byte_fallback) byte_ids_ = vocabulary_.ByteTokens();
+
+    std::vector<std::pair<std::string, int32_t>> entries;
+    for (int32_t id = 0; id < vocabulary_.size(); ++id) {
+      const std::string_view token = vocabulary_.TokenOf(id);
+      entries.emplace_back(token, *vocabulary_.Find(token));
+    }
+    trie_ = ByteTrie(std::move(entries));
+    return absl::OkStatus();
+  }
+
+  absl::Status Tokenize(const PreTokenizedText& text, std::vector<int32_t>* ids) const override {
+    std::vector<BestPath> ending_at;
+    std::vector<Span> tokens;
+    for (size_t i = 0; i < text.pieces.size(); ++i) {
+      const std::string_view piece = text.Piece(i);
+      MOESAIC_RETURN_IF_ERROR(FindBestPath(piece, &ending_at));
+      TraceBack(ending_at, &tokens);
+      for (const Span& token : tokens) {
+        MOESAIC_RETURN_IF_ERROR(AppendIds(piece.substr(token.begin, token.end - token.begin), ids));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  const Vocabulary& vocabulary() const override { return vocabulary_; }
+
+ private:
+  absl::Status FindBestPath(std::string_view piece, std::vector<BestPath>* ending_at) const {
+    ending_at->assign(piece.size() + 1, BestPath());
+    const auto offer = [&](size_t begin, size_t end, double score, int32_t id) {
+      BestPath& best = (*ending_at)[end];
+      if (best.begin < 0 || score > best.score) best = {score, static_cast<int64_t>(begin), id};
+    };
+    for (size_t begin = 0; begin < piece.size();) {
+      const double score_here = (*ending_at)[begin].score;
+      size_t character_end = begin;
+      NextCodePoint(piece, &character_end);
+      bool has_character = false;
+      int32_t node = ByteTrie::kRoot;
+      for (size_t end = begin; end < piece.size();) {
+        node = trie_.Step(node, static_cast<unsigned char>(piece[end]));
+        if (node == ByteTrie::kNoNode) break;
+        ++end;
+        const int32_t id = trie_.Value(node);
+        if (id == ByteTrie::kNoValue) continue;
+        offer(begin, end, scores_[static_cast<size_t>(id)] + score_here, id);
+        has_character = has_character || end == character_end;
+      }
+      if (!has_character) {
+        if (!unknown_id_) {
+          return absl::InvalidArgumentError(
+              StrCat("character \"", piece.substr(begin, character_end - begin),
+                     "\" is not in the vocabulary, and there is no unk_id"));
+        }
+        offer(begin, character_end, unknown_score_ + score_here, *unknown_id_);
+      }
+      begin = character_end;
+    }
+    return absl::OkStatus();
+  }
+
+  // The tokens of the best path; neighbouring unknown ones are one.
+  void TraceBack(const std::vector<BestPath>& ending_at, std::vector<Span>* tokens) const {
+    tokens->clear();
+    bool next_is_unknown = false;
+    for (size_t end = ending_at.size() - 1; end > 0;) {
+      const auto begin = static_cast<size_t>(ending_at[end].begin);
+      const bool is_unknown = unknown_id_ == ending_at[end].id;
+      if (is_unknown && next_is_unknown) {
+        tokens->back().begin = begin;
+      } else {
+        tokens->push_back({begin, end});
+      }
+      next_is_unknown = is_unknown;
+      end = begin;
+    }
+    std::reverse(tokens->begin(), tokens->end());
+  }
+
+  absl::Status AppendIds(std::string_view token, std::vector<int32_t>* ids) const {
+    if (const std::optional<int32_t> id = vocabulary_.Find(token)) {
+      ids->push_back(*id);
+      return absl::OkStatus();
+    }
+    const auto has_token = [&](char c) { return byte_ids_[static_cast<unsigned char>(c)] >= 0; };
+    if (!byte_ids_.empty() && std::all_of(token.begin(), token.end(), has_token)) {
+      for (const char c : token) ids->push_back(byte_ids_[static_cast<unsigned char>(c)]);
+    } else {
+      ids->push_back(*unknown_id_);
+    }
+    return absl::OkStatus();
+  }
+
+  Vocabulary vocabulary_;
+  std::vector<double> scores_;  // by id
+  double unknown_score_ = 0.0;
+  std::optional<int32_t> unknown_id_;
+  std::vector<int32_t> byte_ids_;  // empty: no byte fallback
+  ByteTrie trie_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<TokenModel>> ParseUnigramModel(const Json& json,
+                                                              const std::string& what) {
+  auto model = std::make_unique<UnigramModel>();
+  MOESAIC_RETURN_IF_ERROR(model->Load(json, what));
+  return model;
+}
+
+}  // namespace moesaic
