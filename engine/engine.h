@@ -16,10 +16,11 @@
 namespace moesaic {
 
 struct EngineOptions {
-  int32_t max_batch_tokens = 2048;
-  int32_t max_sequences = 64;  // running at once
-  int32_t max_queue = 256;     // requests waiting behind them
-  int32_t max_model_len = 0;   // 0: the model's
+  int32_t max_batch_tokens = 2048;  // rows of a step; the model's (ModelOptions)
+  int32_t max_logits_rows = 2048;   // of a step; the model's (ModelOptions)
+  int32_t max_sequences = 64;       // running at once
+  int32_t max_queue = 256;          // requests waiting behind them
+  int32_t max_model_len = 0;        // 0: the model's
   int64_t kv_memory_bytes =
       0;  // 0: enough for max_sequences x max_model_len, at most a quarter of RAM
   bool prefix_cache = true;
