@@ -87,7 +87,7 @@ void EngineCore::Step() {
   assert(builder_.batch().num_rows() > 0);
   const absl::Status status = RunModel();
   const absl::Time now = absl::Now();
-  metrics_.StepDone(builder_.batch().num_rows());
+  metrics_.StepDone(builder_.batch(), model_->counters());
   for (const ScheduledSequence& scheduled : builder_.scheduled()) {
     if (status.ok()) {
       Advance(scheduled, now);

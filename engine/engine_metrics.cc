@@ -20,6 +20,9 @@ const std::vector<double> kRequestLatency = {0.3,  0.5,  0.8,  1.0,  1.5,   2.0,
 const std::vector<double> kRequestTokens = {1,   2,    5,    10,   20,    50,    100,   200,
                                             500, 1000, 2000, 5000, 10000, 20000, 50000, 100000};
 
+constexpr char kStepsHelp[] = "Engine steps, by whether they held decode rows only";
+constexpr char kStepBytesHelp[] = "Weight, distinct-expert and KV bytes that steps read, by kind";
+
 double Seconds(absl::Duration duration) { return absl::ToDoubleSeconds(duration); }
 
 }  // namespace
@@ -53,6 +56,8 @@ EngineMetrics::EngineMetrics(MetricsRegistry& registry)
       finished_error_(registry.AddCounter("moesaic_request_success_total",
                                           "Sequences finished, by reason",
                                           {{"finished_reason", "error"}})),
+      decode_(registry, "decode"),
+      mixed_(registry, "mixed"),
       iteration_tokens_(registry.AddHistogram("moesaic_iteration_tokens_total",
                                               "Rows (prompt and output tokens) of a step",
                                               kIterationTokens)),
@@ -93,7 +98,24 @@ void EngineMetrics::PrefixLookup(int32_t queried_tokens, int32_t hit_tokens) {
 
 void EngineMetrics::Preempted() { preemptions_.Increment(); }
 
-void EngineMetrics::StepDone(int32_t rows) { iteration_tokens_.Observe(rows); }
+EngineMetrics::Phase::Phase(MetricsRegistry& registry, const char* name)
+    : steps(registry.AddCounter("moesaic_steps_total", kStepsHelp, {{"phase", name}})),
+      dense_bytes(registry.AddCounter(
+          "moesaic_step_bytes_total", kStepBytesHelp, {{"phase", name}, {"kind", "dense"}})),
+      expert_bytes(registry.AddCounter(
+          "moesaic_step_bytes_total", kStepBytesHelp, {{"phase", name}, {"kind", "expert"}})),
+      kv_bytes(registry.AddCounter(
+          "moesaic_step_bytes_total", kStepBytesHelp, {{"phase", name}, {"kind", "kv"}})) {}
+
+void EngineMetrics::StepDone(const Batch& batch, const StepCounters& counters) {
+  iteration_tokens_.Observe(batch.num_rows());
+  const bool decode_only = batch.sequences.size() == static_cast<size_t>(batch.num_rows());
+  Phase& phase = decode_only ? decode_ : mixed_;
+  phase.steps.Increment();
+  phase.dense_bytes.Increment(static_cast<double>(counters.dense_bytes));
+  phase.expert_bytes.Increment(static_cast<double>(counters.expert_bytes));
+  phase.kv_bytes.Increment(static_cast<double>(counters.kv_bytes));
+}
 
 void EngineMetrics::TokenGenerated(const Sequence& sequence, absl::Time now) {
   generation_tokens_.Increment();

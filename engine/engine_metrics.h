@@ -4,6 +4,7 @@
 
 #include "absl/time/time.h"
 #include "base/metrics.h"
+#include "core/batch.h"
 #include "core/text_sink.h"
 #include "engine/engine.h"
 #include "engine/sequence.h"
@@ -19,7 +20,8 @@ class EngineMetrics {
   void SetLoad(const EngineLoad& load);
   void PrefixLookup(int32_t queried_tokens, int32_t hit_tokens);
   void Preempted();
-  void StepDone(int32_t rows);
+  // `counters` are the bytes that the step touched; the memory-bandwidth limit follows from them.
+  void StepDone(const Batch& batch, const StepCounters& counters);
   // The first token of `sequence` ends TTFT, a later one an inter-token gap.
   void TokenGenerated(const Sequence& sequence, absl::Time now);
   // Rows of the request are in a step for the first time.
@@ -28,6 +30,16 @@ class EngineMetrics {
   void RequestEnded(const ActiveRequest& request, absl::Time now);
 
  private:
+  // Of steps that held decode rows only, or also a prompt's.
+  struct Phase {
+    Phase(MetricsRegistry& registry, const char* name);
+
+    prometheus::Counter& steps;
+    prometheus::Counter& dense_bytes;
+    prometheus::Counter& expert_bytes;
+    prometheus::Counter& kv_bytes;
+  };
+
   prometheus::Gauge& requests_running_;
   prometheus::Gauge& requests_waiting_;
   prometheus::Gauge& kv_cache_usage_;
@@ -40,6 +52,8 @@ class EngineMetrics {
   prometheus::Counter& finished_length_;
   prometheus::Counter& finished_abort_;
   prometheus::Counter& finished_error_;
+  Phase decode_;
+  Phase mixed_;
   prometheus::Histogram& iteration_tokens_;
   prometheus::Histogram& time_to_first_token_;
   prometheus::Histogram& inter_token_latency_;

@@ -6,6 +6,7 @@ A worker loads its model, then answers commands on its standard input, one JSON 
     {"do": "decode", "steps": n}                    -> {"seconds": s} for n greedy steps of all streams
 """
 
+import ctypes
 import json
 import pathlib
 import subprocess
@@ -47,6 +48,8 @@ class LlamaCpp:
     def __init__(self, model: str, threads: int):
         import llama_cpp
         self.api = llama_cpp
+        self.silence = llama_cpp.llama_log_callback(lambda level, text, data: None)
+        llama_cpp.llama_log_set(self.silence, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
         parameters = llama_cpp.llama_model_default_params()
         self.model = llama_cpp.llama_model_load_from_file(model.encode(), parameters)
