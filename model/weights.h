@@ -20,8 +20,8 @@ namespace moesaic {
 // A dense projection y = x W^T + b.
 struct PackedLinear {
   kernels::LinearShape shape;
-  AlignedBuffer weight;
-  AlignedBuffer bias;  // float32 [out_features], or empty
+  AlignedBuffer weight = {};
+  AlignedBuffer bias = {};  // float32 [out_features], or empty
 
   int64_t bytes() const { return static_cast<int64_t>(weight.size() + bias.size()); }
 };
