@@ -70,8 +70,8 @@ absl::StatusOr<int32_t> Sampler::Sample(std::span<const float> logits, const Con
   if (params.top_k == 0 && params.top_p == 1.0f && params.min_p == 0.0f) {
     return DrawFromAll(uniform);
   }
-  CollectCandidates(params, total);
-  if (params.top_p < 1.0f) KeepTopP(params.top_p);
+  const double left = CollectCandidates(params, total);
+  if (params.top_p < 1.0f) KeepTopP(left * params.top_p);
   return DrawFromCandidates(uniform);
 }
 
@@ -99,23 +99,28 @@ int32_t Sampler::DrawFromAll(double uniform) {
   return last;
 }
 
-void Sampler::CollectCandidates(const SamplingParams& params, float total) {
+double Sampler::CollectCandidates(const SamplingParams& params, double total) {
   const size_t vocab_size = probabilities_.size();
   const bool has_top_k = params.top_k > 0 && static_cast<size_t>(params.top_k) < vocab_size;
-  float floor = params.min_p;
-  if (!has_top_k && params.top_p < 1.0f && params.min_p == 0.0f) {
-    // All tokens below this together weigh less than what top-p cuts off, so none of them can stay;
-    // half of the bound leaves room for rounding.
-    floor = 0.5f * (1.0f - params.top_p) * total / static_cast<float>(vocab_size);
-  }
+  const auto sum = [this] {
+    double sum = 0;
+    for (const Candidate& candidate : candidates_) sum += candidate.probability;
+    return sum;
+  };
   candidates_.clear();
   if (!has_top_k) {
+    const bool has_min_p = params.min_p > 0.0f;
+    // All tokens below this together weigh less than what top-p cuts off, so none of them can stay;
+    // half of the bound leaves room for rounding.
+    const double sure_to_drop =
+        0.5 * (1.0 - params.top_p) * total / static_cast<double>(vocab_size);
+    const float floor = has_min_p ? params.min_p : static_cast<float>(sure_to_drop);
     for (size_t token = 0; token < vocab_size; ++token) {
       if (probabilities_[token] >= floor) {
         candidates_.push_back({probabilities_[token], static_cast<int32_t>(token)});
       }
     }
-    return;
+    return has_min_p ? sum() : total;
   }
   // At most 2k at a time: when full, the lower half goes and the k-th becomes the bar. A later
   // token must be above it, since equal ones rank by id.
@@ -130,7 +135,7 @@ void Sampler::CollectCandidates(const SamplingParams& params, float total) {
   float bar = -1.0f;
   for (size_t token = 0; token < vocab_size; ++token) {
     const float probability = probabilities_[token];
-    if (probability < floor || probability <= bar) continue;
+    if (probability < params.min_p || probability <= bar) continue;
     candidates_.push_back({probability, static_cast<int32_t>(token)});
     if (candidates_.size() == full) {
       keep_top_k();
@@ -138,12 +143,10 @@ void Sampler::CollectCandidates(const SamplingParams& params, float total) {
     }
   }
   keep_top_k();
+  return sum();
 }
 
-void Sampler::KeepTopP(float top_p) {
-  double total = 0;
-  for (const Candidate& candidate : candidates_) total += candidate.probability;
-  const double wanted = total * top_p;
+void Sampler::KeepTopP(double wanted) {
   double sum = 0;
   size_t kept = 0;
   // Most distributions reach top-p within a few tokens, so sort only as far as needed.

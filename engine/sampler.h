@@ -42,9 +42,10 @@ class Sampler {
   };
 
   int32_t DrawFromAll(double uniform);
-  // Fills candidates_ with what min-p and top-k leave of probabilities_, whose sum is `total`.
-  void CollectCandidates(const SamplingParams& params, float total);
-  void KeepTopP(float top_p);
+  // Fills candidates_ with what min-p and top-k leave of probabilities_ (sum `total`), but for
+  // tokens that top-p is sure to drop. Returns the sum of what min-p and top-k leave.
+  double CollectCandidates(const SamplingParams& params, double total);
+  void KeepTopP(double wanted);
   int32_t DrawFromCandidates(double uniform) const;
 
   const kernels::KernelTable& kernels_;
