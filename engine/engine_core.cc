@@ -324,10 +324,9 @@ void EngineCore::Settle() {
   const auto finished = [](const Sequence* sequence) {
     return sequence->state == Sequence::State::kFinished;
   };
-  if (!ended_.empty()) {
-    std::erase_if(running_, finished);
-    std::erase_if(waiting_, finished);
-  }
+  std::erase_if(running_, finished);
+  // A waiting sequence finishes only with its whole request.
+  if (!ended_.empty()) std::erase_if(waiting_, finished);
   const absl::Time now = absl::Now();
   int32_t running_requests = 0;
   for (size_t i = 0; i < running_.size(); ++i) {
