@@ -83,6 +83,40 @@ inline void CopyRows(const MatmulMicrokernels& kernels,
   }
 }
 
+// What each tile of a group prefetches. Weights that one block of rows reads once stream through: a
+// tile prefetches a fixed distance ahead of itself. Weights that several blocks of rows read stay
+// in L2, and meanwhile the next group's are fetched, a share with every tile.
+class PrefetchPlan {
+ public:
+  PrefetchPlan(PrefetchTarget ahead, int64_t row_blocks, int64_t tiles_per_row_block)
+      : streaming_(row_blocks == 1),
+        next_(ahead.data),
+        lines_(ahead.bytes / 64),
+        tiles_(row_blocks * tiles_per_row_block) {}
+
+  // Fills the prefetch of the next tile, whose panel and steps are set.
+  void Next(int64_t rows, int64_t vectors, TileArgs* tile) {
+    if (streaming_) {
+      // Found by measurement: with few rows the hardware runs ahead by itself and a longer distance
+      // disturbs it; with more rows a tile is slower and the hardware gives up on it.
+      const int64_t distance = rows <= 4 ? 1024 : 8192;
+      tile->prefetch = static_cast<const std::byte*>(tile->panel) + distance;
+      tile->prefetch_lines = tile->steps * vectors;
+    } else {
+      tile->prefetch = next_;
+      tile->prefetch_lines = CeilDiv(lines_, tiles_--);
+      next_ += tile->prefetch_lines * 64;
+      lines_ -= tile->prefetch_lines;
+    }
+  }
+
+ private:
+  const bool streaming_;
+  const std::byte* next_;
+  int64_t lines_;
+  int64_t tiles_;
+};
+
 }  // namespace matmul_internal
 
 // Calls epilogue(tile, first_row, rows, panel) once for every tile of rows x panels, with the sums
@@ -99,7 +133,6 @@ void MultiplyPanels(const MatmulMicrokernels& kernels,
   const auto& tiles = matrix.dtype == DType::kFloat32 ? kernels.float32 : kernels.bfloat16;
   const int64_t element_bytes =
       widened ? sizeof(float) : static_cast<int64_t>(DTypeBytes(matrix.dtype));
-  const int64_t step_bytes = kPanelVectors * 64;
 
   const int64_t row_blocks = CeilDiv<int64_t>(source.rows, kernels.max_rows);
   const int64_t tile_rows = row_blocks == 0 ? 0 : CeilDiv(source.rows, row_blocks);
@@ -115,13 +148,12 @@ void MultiplyPanels(const MatmulMicrokernels& kernels,
   alignas(64) float sums[kMaxGroupPanels][kMaxTileRows * kPanelColumns];
   for (int64_t group = panels.begin; group < panels.end; group += group_panels) {
     const int64_t group_end = std::min(panels.end, group + group_panels);
-    PrefetchTarget prefetch = next;
+    PrefetchTarget ahead = next;
     if (group_end < panels.end) {
-      prefetch.data = panels.panel(group_end);
-      prefetch.bytes = std::min(panels.end - group_end, group_panels) * matrix.panel_bytes();
+      ahead = {panels.panel(group_end),
+               std::min(panels.end - group_end, group_panels) * matrix.panel_bytes()};
     }
-    int64_t prefetch_lines = prefetch.bytes / 64;
-    int64_t calls = row_blocks * depth_blocks * (group_end - group);
+    PrefetchPlan prefetch(ahead, row_blocks, depth_blocks * (group_end - group));
     for (int64_t block = 0; block < row_blocks; ++block) {
       const int64_t first_row = block * source.rows / row_blocks;
       const int64_t rows = (block + 1) * source.rows / row_blocks - first_row;
@@ -129,7 +161,7 @@ void MultiplyPanels(const MatmulMicrokernels& kernels,
         const int64_t count = std::min(block_depth, matrix.depth - depth);
         TileArgs tile;
         if (in_place) {
-          tile.a = source.row(first_row) + depth * element_bytes;
+          tile.a = source.row(first_row);
           tile.a_stride_bytes = source.stride_bytes;
         } else {
           CopyRows(kernels, matrix.dtype, source, first_row, rows, depth, count, row_block);
@@ -140,12 +172,8 @@ void MultiplyPanels(const MatmulMicrokernels& kernels,
         tile.resume = depth > 0;
         for (int64_t p = group; p < group_end; ++p) {
           const int64_t vectors = matrix.vectors(p);
-          tile.panel = panels.panel(p) +
-                       depth / matrix.step_elements() * (step_bytes / kPanelVectors * vectors);
-          tile.prefetch = prefetch.data;
-          tile.prefetch_lines = CeilDiv(prefetch_lines, calls--);
-          prefetch.data += tile.prefetch_lines * 64;
-          prefetch_lines -= tile.prefetch_lines;
+          tile.panel = panels.panel(p) + depth / matrix.step_elements() * vectors * 64;
+          prefetch.Next(rows, vectors, &tile);
           tile.acc = sums[p - group];
           tiles[vectors - 1][rows - 1](tile);
         }

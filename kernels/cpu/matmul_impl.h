@@ -49,8 +49,8 @@ void Tile(const TileArgs& args) {
   const char* a = static_cast<const char*>(args.a);
   const float* panel = static_cast<const float*>(args.panel);
   const char* prefetch = static_cast<const char*>(args.prefetch);
-  // The lines are spread over blocks of 8 steps.
-  constexpr int64_t kBlockSteps = 8;
+  // The lines are spread evenly: a burst would hold up the loads of the panel itself.
+  constexpr int64_t kBlockSteps = 2;
   const int64_t blocks = (args.steps + kBlockSteps - 1) / kBlockSteps;
   const int64_t lines_per_block = blocks == 0 ? 0 : (args.prefetch_lines + blocks - 1) / blocks;
   int64_t lines_left = args.prefetch_lines;
