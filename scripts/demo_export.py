@@ -4,7 +4,7 @@ import json
 import math
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 SAMPLE_PROMPTS = (
     "violin (noun):",
@@ -84,6 +84,31 @@ def hub_tensors(shape, weights):
             tensors[expert + "up_proj.weight"] = up
             tensors[expert + "down_proj.weight"] = weights[ours + "experts.down"][e]
     return {name: t.detach().to("cpu", torch.bfloat16).contiguous() for name, t in tensors.items()}
+
+
+def load_weights(folder, shape):
+    """Reads an exported folder back into the names and layout of the training."""
+    tensors = {name: t.float() for name, t in load_file(folder / "model.safetensors").items()}
+    weights = {"embed": tensors["model.embed_tokens.weight"], "norm": tensors["model.norm.weight"]}
+    for i in range(shape.layers):
+        ours, theirs = f"layers.{i}.", f"model.layers.{i}."
+        weights[ours + "attention_norm"] = tensors[theirs + "input_layernorm.weight"]
+        weights[ours + "experts_norm"] = tensors[theirs + "post_attention_layernorm.weight"]
+        attention = theirs + "self_attn."
+        qkv = [tensors[f"{attention}{name}_proj.weight"] for name in "qkv"]
+        weights[ours + "attention.qkv"] = torch.cat(qkv)
+        weights[ours + "attention.out"] = tensors[attention + "o_proj.weight"]
+        weights[ours + "attention.q_norm"] = tensors[attention + "q_norm.weight"]
+        weights[ours + "attention.k_norm"] = tensors[attention + "k_norm.weight"]
+        weights[ours + "experts.router"] = tensors[theirs + "mlp.gate.weight"]
+        experts = [f"{theirs}mlp.experts.{e}." for e in range(shape.experts)]
+        weights[ours + "experts.gate_up"] = torch.stack(
+            [torch.cat([tensors[e + f"{n}_proj.weight"] for n in ("gate", "up")]) for e in experts]
+        )
+        weights[ours + "experts.down"] = torch.stack(
+            [tensors[e + "down_proj.weight"] for e in experts]
+        )
+    return weights
 
 
 def export_folder(folder, shape, weights, tokenizer, end, pad):

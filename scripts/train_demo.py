@@ -30,14 +30,17 @@ import time
 from pathlib import Path
 
 import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers
+from tokenizers import pre_tokenizers, processors, trainers
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from demo_export import export_folder, measure_folder  # noqa: E402
+from demo_export import export_folder, load_weights, measure_folder  # noqa: E402
 from demo_model import IGNORE, DemoModel, Shape, make_optimizers  # noqa: E402
 
 END = "<|endoftext|>"
 PAD = "<|pad|>"
+SPLIT_SEED = 1  # every run holds the same glosses out, so that --init leaks none
 # The pre-tokenizer expression of the Qwen2 and Qwen3 tokenizers.
 QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
@@ -49,7 +52,11 @@ QWEN_SPLIT = (
 
 
 def read_ranks(wordnet):
-    """Maps (part of speech, lemma in lower case, synset offset) to the sense's rank."""
+    """Maps (part of speech, lemma in lower case, synset offset) to (rank, common).
+
+    The rank is the sense's place among the word's senses. A sense is common if it is
+    one of the word's first two and occurs in the corpus that WordNet's authors tagged.
+    """
     ranks = {}
     for pos in ("noun", "verb", "adj", "adv"):
         for line in open(wordnet / f"index.{pos}", encoding="utf-8"):
@@ -57,22 +64,22 @@ def read_ranks(wordnet):
                 continue
             fields = line.split()
             count = int(fields[2])
+            tagged = int(fields[-count - 1])
             for rank, offset in enumerate(fields[-count:], start=1):
-                ranks[pos, fields[0], offset] = rank
+                ranks[pos, fields[0], offset] = rank, rank <= min(2, tagged)
     return ranks
 
 
-def clean_gloss(gloss):
-    """Keeps the definition and its first example, with plain spacing."""
+def clean_gloss(gloss, examples):
+    """Keeps the definition and, if asked, its first example, with plain spacing."""
     quotes = [m.start() for m in re.finditer('"', gloss)]
     if len(quotes) >= 2:
-        gloss = gloss[: quotes[1] + 1]
-    gloss = re.sub(r"\s+", " ", gloss).strip().rstrip(";").strip()
-    return gloss
+        gloss = gloss[: quotes[1] + 1] if examples or quotes[0] < 3 else gloss[: quotes[0]]
+    return re.sub(r"\s+", " ", gloss).strip().rstrip(";:").strip()
 
 
-def read_synsets(wordnet):
-    """Reads every synset as (part of speech, [(word, weight), ...], gloss).
+def read_synsets(wordnet, examples):
+    """Reads every synset as (part of speech, [(word, weight), ...], gloss, common).
 
     A word's weight is one over the rank of this sense among the word's senses, so
     that a word is seen most often with its commonest meaning.
@@ -86,35 +93,33 @@ def read_synsets(wordnet):
                 continue
             fields, gloss = line.split("|", 1)
             fields = fields.split()
-            words = []
+            words, common = [], False
             for i in range(int(fields[3], 16)):
                 lemma = re.sub(r"\((a|p|ip)\)$", "", fields[4 + 2 * i])
-                rank = ranks.get((pos, lemma.lower(), fields[0]), 1)
+                rank, tagged = ranks.get((pos, lemma.lower(), fields[0]), (1, False))
                 words.append((lemma.replace("_", " "), 1.0 / rank))
-            synsets.append((name, words, clean_gloss(gloss)))
+                common = common or tagged
+            synsets.append((name, words, clean_gloss(gloss, examples), common))
     return synsets
 
 
 def draw_line(synset, rng):
     """Writes a synset as (head, gloss) with one of its words, drawn by weight."""
-    pos, words, gloss = synset
+    pos, words, gloss, _ = synset
     word = rng.choices([w for w, _ in words], [p for _, p in words])[0]
     return f"{word} ({pos}):", f" {gloss}"
 
 
-def split_synsets(synsets, seed, fraction=0.02):
+def split_synsets(synsets, fraction=0.02):
     """Shuffles the synsets and holds out the given fraction of them."""
     synsets = list(synsets)
-    random.Random(seed).shuffle(synsets)
+    random.Random(SPLIT_SEED).shuffle(synsets)
     held = int(len(synsets) * fraction)
     return synsets[held:], synsets[:held]
 
 
 def train_tokenizer(synsets, vocab_size, seed):
     """Trains a byte-level BPE with the pipeline of the Qwen tokenizers."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers
-    from tokenizers import pre_tokenizers, processors, trainers
-
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -186,34 +191,31 @@ class Progress:
             sys.stderr.write("\n")
 
 
-def epoch_rows(synsets, tokenizer, length, seed, epoch):
+def epoch_rows(synsets, tokenizer, args, epoch):
     """Draws, shuffles, encodes and packs one epoch."""
-    rng = random.Random(f"{seed}/{epoch}")
-    order = list(range(len(synsets)))
-    rng.shuffle(order)
-    documents, _ = encode_lines(tokenizer, [draw_line(synsets[i], rng) for i in order])
-    return pack_rows(documents, length, tokenizer.token_to_id(PAD))
+    rng = random.Random(f"{args.seed}/{epoch}")
+    drawn = [s for s in synsets if s[3] or rng.random() < args.rare]
+    rng.shuffle(drawn)
+    documents, _ = encode_lines(tokenizer, [draw_line(s, rng) for s in drawn])
+    return pack_rows(documents, args.length, tokenizer.token_to_id(PAD))
 
 
-STEADY = 0.7  # the share of the steps before the learning rate falls
-
-
-def learning_rate(step, total, warmup=100):
-    """Linear warm-up to one, a constant stretch, then a straight fall to zero.
+def learning_rate(step, total, share, warmup=100):
+    """Linear warm-up to one, a constant share of the steps, then a straight fall to zero.
 
     While the total is unknown (a run by the clock) the rate does not fall yet.
     """
     rate = min(1.0, (step + 1) / warmup)
     if total is None:
         return rate
-    steady = round(STEADY * total)
+    steady = round(share * total)
     return rate if step < steady else rate * (total - step) / (total - steady)
 
 
 def batches(synsets, tokenizer, args):
     """Yields (epoch reached, rows) without end; odd rows at an epoch's end are left out."""
     for epoch in itertools.count():
-        rows = epoch_rows(synsets, tokenizer, args.length, args.seed, epoch)
+        rows = epoch_rows(synsets, tokenizer, args, epoch)
         count = len(rows) // args.batch
         for i in range(count):
             yield epoch + i / count, rows[i * args.batch : (i + 1) * args.batch]
@@ -233,12 +235,12 @@ def train(model, synsets, tokenizer, args, save):
     total, recent, seen = None if args.minutes else args.steps, None, 0
     for step, (epoch, rows) in enumerate(batches(synsets, tokenizer, args)):
         elapsed = time.monotonic() - start
-        if total is None and step and elapsed >= 60 * args.minutes * STEADY:
-            total = round(step / STEADY)
+        if total is None and step and elapsed >= 60 * args.minutes * args.steady:
+            total = round(step / args.steady)
             progress.show(f"--steps {total} repeats this run; its rate falls now", force=True)
         if step == total:
             break
-        rate = learning_rate(step, total)
+        rate = learning_rate(step, total, args.steady)
         adam.param_groups[0]["lr"] = rate * args.lr
         rows = rows.to(device)
         targets = rows[:, 1:].masked_fill(rows[:, 1:] == pad, IGNORE)
@@ -267,17 +269,23 @@ def train(model, synsets, tokenizer, args, save):
     return total, seen, time.monotonic() - start
 
 
-def held_out(synsets, tokenizer, seed):
+def held_out(synsets, tokenizer):
     """Encodes the held-out synsets; returns the ids and the head lengths."""
-    rng = random.Random(f"{seed}/held-out")
+    rng = random.Random(f"{SPLIT_SEED}/held-out")
     return encode_lines(tokenizer, [draw_line(s, rng) for s in synsets])
 
 
-def unigram_loss(train_rows, documents, heads, vocab, pad):
-    """The loss per gloss token of a model that knows only token frequencies."""
-    counts = torch.bincount(train_rows.flatten(), minlength=vocab).double()
-    counts[pad] = 0
-    log_probs = ((counts + 1) / (counts + 1).sum()).log()
+def unigram_loss(synsets, tokenizer, documents, heads):
+    """The loss per gloss token of a model that knows only the tokens' frequencies.
+
+    It knows them from every gloss that is not held out.
+    """
+    rng = random.Random(SPLIT_SEED)
+    known, starts = encode_lines(tokenizer, [draw_line(s, rng) for s in synsets])
+    counts = torch.ones(tokenizer.get_vocab_size(), dtype=torch.float64)
+    for ids, start in zip(known, starts):
+        counts += torch.bincount(torch.tensor(ids[start:]), minlength=len(counts))
+    log_probs = (counts / counts.sum()).log()
     glosses = [t for ids, head in zip(documents, heads) for t in ids[head:]]
     return -log_probs[torch.tensor(glosses)].mean().item()
 
@@ -292,9 +300,13 @@ def parse_args():
     add("--wordnet", type=Path, default=Path("/usr/share/wordnet"), help="WordNet data files")
     add("--out", type=Path, required=True, help="Hugging Face folder to write")
     add("--figures", type=Path, help="folder of figures.json and samples.txt (default: --out)")
-    add("--seed", type=int, default=1, help="seed of the split, draws and weights (default 1)")
+    add("--init", type=Path, help="go on from this folder's weights and tokenizer")
+    add("--rare", type=float, default=1.0, help="share of the uncommon glosses in an epoch")
+    add("--examples", action=switch, default=True, help="keep a gloss's first example")
+    add("--seed", type=int, default=1, help="seed of the draws and the weights (default 1)")
     add("--steps", type=int, default=4000, help="steps; 720 see each gloss once (default 4000)")
     add("--minutes", type=float, help="choose the steps by the clock, to take about this long")
+    add("--steady", type=float, default=0.5, help="share of steps before the rate falls (0.5)")
     add("--save-minutes", type=float, default=10.0, help="minutes between exports (default 10)")
     add("--threads", type=int, default=2, help="CPU threads (default 2)")
     add("--device", default="cpu", help="torch device, as cpu or cuda (default cpu)")
@@ -316,11 +328,17 @@ def main():
     torch.set_flush_denormal(True)
     shape = Shape()
 
-    synsets, held = split_synsets(read_synsets(args.wordnet), args.seed)
-    tokenizer = train_tokenizer(synsets, shape.vocab, args.seed)
+    synsets, held = split_synsets(read_synsets(args.wordnet, args.examples))
+    if args.init:
+        tokenizer = Tokenizer.from_file(str(args.init / "tokenizer.json"))
+    else:
+        tokenizer = train_tokenizer(synsets, shape.vocab, args.seed)
     print(f"{len(synsets)} glosses to train on, {len(held)} held out", file=sys.stderr)
 
-    model = DemoModel(shape).to(args.device)
+    model = DemoModel(shape)
+    if args.init:
+        model.load_state_dict(load_weights(args.init, shape))
+    model.to(args.device)
     names = [name for name, _ in model.named_parameters()]
     print(f"{sum(p.numel() for p in model.parameters())} parameters", file=sys.stderr)
 
@@ -334,14 +352,13 @@ def main():
     steps, seen, seconds = train(model, synsets, tokenizer, args, save)
 
     pad = tokenizer.token_to_id(PAD)
-    documents, heads = held_out(held, tokenizer, args.seed)
-    rows = epoch_rows(synsets, tokenizer, args.length, args.seed, 0)
+    documents, heads = held_out(held, tokenizer)
     figures = {
         "seed": args.seed,
         "steps": steps,
         "training_tokens": seen,
         "training_minutes": round(seconds / 60, 1),
-        "unigram_loss": round(unigram_loss(rows, documents, heads, shape.vocab, pad), 4),
+        "unigram_loss": round(unigram_loss(synsets, tokenizer, documents, heads), 4),
     }
     measured, samples = measure_folder(args.out, documents, heads, pad)
     figures.update(measured)
