@@ -22,7 +22,6 @@ falls, and then names the --steps that repeat it.
 import argparse
 import itertools
 import json
-import math
 import random
 import re
 import sys
