@@ -128,10 +128,11 @@ std::vector<AddedTokens::Part> AddedTokens::Split(std::string_view text,
     const AddedToken& token = tokens_[static_cast<size_t>(index)];
     if (token.special && !parse_special) continue;
     if (token.single_word && !StandsAlone(text, match)) continue;
-    if (token.lstrip) match.begin = SkipSpaceBefore(text, match.begin, done);
+    if (token.lstrip) match.begin = std::max(done, SkipSpaceBefore(text, match.begin, done));
     if (token.rstrip) match.end = SkipSpaceBehind(text, match.end);
     if (done < match.begin) parts.push_back({{done, match.begin}});
-    parts.push_back({match, token.id});
+    // Nothing is left of a token of white space that the last one swallowed, if both strip.
+    if (match.begin < match.end) parts.push_back({match, token.id});
     done = match.end;
   }
   if (done < text.size()) parts.push_back({{done, text.size()}});

@@ -9,8 +9,10 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "base/str_cat.h"
+#include "tokenizer/unicode_tables.h"
 #include "tokenizer/utf8.h"
 
 namespace moesaic {
@@ -22,8 +24,29 @@ constexpr uint32_t kMatchLimit = 10'000'000;
 constexpr size_t kJitStackStartBytes = size_t{32} << 10;
 constexpr size_t kJitStackMaxBytes = size_t{8} << 20;
 
-// \w of Oniguruma; PCRE2's own leaves out marks and connectors.
-constexpr std::string_view kWordClass = "\\p{L}\\p{M}\\p{Nd}\\p{Pc}";
+// \w of Oniguruma besides letters, marks, Nd, Nl and Pc: superscripts, fractions, circled letters.
+constexpr std::string_view kOtherWordCharacters =
+    "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}"
+    "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}";
+
+// The inside of a character class for a general category ("L", "Lu"), with the characters that are
+// too new for PCRE2.
+std::string CategoryClass(std::string_view category) {
+  std::string members = StrCat("\\p{", category, "}");
+  for (const CategoryRange& range : CategoriesSinceUnicode14()) {
+    if (!std::string_view(range.category, 2).starts_with(category)) continue;
+    members += StrCat("\\x{", absl::Hex(range.first), "}-\\x{", absl::Hex(range.last), "}");
+  }
+  return members;
+}
+
+std::string WordClass() {
+  std::string members(kOtherWordCharacters);
+  for (const std::string_view category : {"L", "M", "Nd", "Nl", "Pc"}) {
+    members += CategoryClass(category);
+  }
+  return members;
+}
 
 // Rewrites one pattern from Oniguruma's dialect to PCRE2's where they differ, and refuses what it
 // cannot rewrite.
@@ -139,10 +162,10 @@ class DialectTranslator {
       case 'v':
         return replace("\\x0b");
       case 'w':
-        return replace(in_class_ ? std::string(kWordClass) : StrCat("[", kWordClass, "]"));
+        return replace(in_class_ ? WordClass() : StrCat("[", WordClass(), "]"));
       case 'W':
         if (in_class_) return Unsupported("\\W in a character class");
-        return replace(StrCat("[^", kWordClass, "]"));
+        return replace(StrCat("[^", WordClass(), "]"));
       case 'u':
         return TranslateCodePoint();
       case 'x':
@@ -181,7 +204,17 @@ class DialectTranslator {
         close == std::string_view::npos) {
       return Unsupported("\\p without braces");
     }
-    Copy(close + 1 - pos_);
+    const std::string_view name = pattern_.substr(pos_ + 3, close - pos_ - 3);
+    const bool negated = pattern_[pos_ + 1] == 'P';
+    const bool is_category = !name.empty() && name.size() <= 2 &&
+                             std::string_view("LMNPS").find(name.front()) != std::string_view::npos;
+    if (!is_category || (negated && in_class_)) {
+      Copy(close + 1 - pos_);
+      return absl::OkStatus();
+    }
+    const std::string members = CategoryClass(name);
+    out_ += in_class_ ? members : StrCat(negated ? "[^" : "[", members, "]");
+    pos_ = close + 1;
     return absl::OkStatus();
   }
 

@@ -3,8 +3,11 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <iterator>
+#include <span>
 #include <vector>
 
+#include "tokenizer/unicode_tables.h"
 #include "tokenizer/utf8.h"
 
 namespace moesaic {
@@ -12,6 +15,33 @@ namespace {
 
 // Below U+0300 there is no combining mark, so such a text is its own NFC.
 constexpr char32_t kFirstCombiningMark = 0x300;
+
+// The range of an ascending table that holds `c`; null when none does.
+template <typename Range>
+const Range* FindRange(std::span<const Range> table, char32_t c) {
+  const auto after =
+      std::upper_bound(table.begin(), table.end(), c,
+                       [](char32_t value, const Range& range) { return value < range.first; });
+  if (after == table.begin()) return nullptr;
+  const Range& range = *std::prev(after);
+  return c <= range.last ? &range : nullptr;
+}
+
+// Whether the reference's tables of normal forms, those of Unicode 9, do not know `c`.
+bool IsInert(char32_t c) {
+  return c >= kFirstCombiningMark && (FindRange(WithoutNormalForms(), c) != nullptr ||
+                                      FindRange(CategoriesSinceUnicode14(), c) != nullptr);
+}
+
+// The general category as two letters, by Unicode 17.
+std::string_view Category(char32_t c) {
+  if (c >= 0x800) {
+    if (const CategoryRange* range = FindRange(CategoriesSinceUnicode14(), c)) {
+      return {range->category, 2};
+    }
+  }
+  return utf8proc_category_string(static_cast<utf8proc_int32_t>(c));
+}
 
 bool IsOwnNormalForm(NormalForm form, std::string_view text) {
   const char32_t limit = form == NormalForm::kNfc ? kFirstCombiningMark : 0x80;
@@ -49,6 +79,27 @@ void SortCombiningMarks(std::vector<utf8proc_int32_t>* code_points) {
   }
 }
 
+void AppendDecomposition(utf8proc_int32_t c,
+                         utf8proc_option_t options,
+                         std::vector<utf8proc_int32_t>* code_points) {
+  utf8proc_int32_t decomposed[32];  // the longest decomposition, of U+FDFA, has 18
+  int boundary_class = 0;
+  const utf8proc_ssize_t count =
+      utf8proc_decompose_char(c, decomposed, std::size(decomposed), options, &boundary_class);
+  if (count < 0 || count > static_cast<utf8proc_ssize_t>(std::size(decomposed))) {
+    code_points->push_back(c);
+  } else {
+    code_points->insert(code_points->end(), decomposed, decomposed + count);
+  }
+}
+
+void Compose(std::vector<utf8proc_int32_t>* code_points) {
+  const utf8proc_ssize_t count = utf8proc_normalize_utf32(
+      code_points->data(), static_cast<utf8proc_ssize_t>(code_points->size()),
+      static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+  code_points->resize(static_cast<size_t>(std::max<utf8proc_ssize_t>(count, 0)));
+}
+
 }  // namespace
 
 bool IsWhiteSpace(char32_t c) {
@@ -62,34 +113,62 @@ bool IsPunctuation(char32_t c) {
     return (c >= 0x21 && c <= 0x2F) || (c >= 0x3A && c <= 0x40) || (c >= 0x5B && c <= 0x60) ||
            (c >= 0x7B && c <= 0x7E);
   }
-  const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
-  return category >= UTF8PROC_CATEGORY_PC && category <= UTF8PROC_CATEGORY_PO;
+  return Category(c)[0] == 'P';
 }
 
-bool IsNumeric(char32_t c) {
-  const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
-  return category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO;
-}
+bool IsNumeric(char32_t c) { return Category(c)[0] == 'N'; }
 
 bool IsMark(char32_t c) {
-  const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
-  return category >= UTF8PROC_CATEGORY_MN && category <= UTF8PROC_CATEGORY_ME;
+  if (c == 0x1CF2 || c == 0x1CF3) return true;  // letters since Unicode 12
+  return Category(c)[0] == 'M' && !IsInert(c);
 }
 
 bool IsWordCharacter(char32_t c) {
-  const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
-  return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_NL) ||
-         category == UTF8PROC_CATEGORY_PC || c == 0x200C || c == 0x200D ||
-         (c >= 0x24B6 && c <= 0x24E9);  // circled letters are alphabetic symbols
+  const std::string_view category = Category(c);
+  if (category[0] == 'L' || category[0] == 'M') return true;
+  if (category == "Nd" || category == "Nl" || category == "Pc") return true;
+  // Joiners, and the letters among the symbols.
+  return c == 0x200C || c == 0x200D || (c >= 0x24B6 && c <= 0x24E9) ||
+         (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
+         (c >= 0x1F170 && c <= 0x1F189);
 }
+
+namespace {
+
+char32_t LowercaseOf(char32_t c) {
+  // What utf8proc's Unicode does not have yet.
+  switch (c) {
+    case 0x1C89:
+    case 0xA7CC:
+    case 0xA7CE:
+    case 0xA7D2:
+    case 0xA7D4:
+    case 0xA7DA:
+      return c + 1;
+    case 0xA7CB:
+      return 0x264;
+    case 0xA7DC:
+      return 0x19B;
+    default:
+      break;
+  }
+  if (c >= 0x10D50 && c <= 0x10D65) return c + 0x20;
+  if (c >= 0x16EA0 && c <= 0x16EB8) return c + 0x1B;
+  return static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c)));
+}
+
+}  // namespace
 
 void LowercaseText(std::string* text) {
   std::string lower;
   lower.reserve(text->size());
   for (size_t pos = 0; pos < text->size();) {
     const char32_t c = NextCodePoint(*text, &pos);
-    AppendUtf8(static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))), &lower);
-    if (c == 0x130) AppendUtf8(0x307, &lower);  // the only lower case of two characters
+    if (c == 0x130) {
+      lower += "i\u0307";  // the only lower case of two characters
+    } else {
+      AppendUtf8(LowercaseOf(c), &lower);
+    }
   }
   *text = std::move(lower);
 }
@@ -101,33 +180,30 @@ void NormalizeText(NormalForm form, std::string* text) {
   const auto options = static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_DECOMPOSE |
                                                       (compatibility ? UTF8PROC_COMPAT : 0));
 
-  std::vector<utf8proc_int32_t> code_points;
-  code_points.reserve(text->size());
+  std::string normalized;
+  normalized.reserve(text->size());
+  std::vector<utf8proc_int32_t> code_points;  // since the last inert character
+  const auto flush = [&] {
+    SortCombiningMarks(&code_points);
+    if (compose) Compose(&code_points);
+    for (const utf8proc_int32_t c : code_points) {
+      AppendUtf8(static_cast<char32_t>(c), &normalized);
+    }
+    code_points.clear();
+  };
   for (size_t pos = 0; pos < text->size();) {
-    const auto c = static_cast<utf8proc_int32_t>(NextCodePoint(*text, &pos));
+    const char32_t c = NextCodePoint(*text, &pos);
     if (c < 0x80) {
-      code_points.push_back(c);
-      continue;
-    }
-    utf8proc_int32_t decomposed[32];  // the longest decomposition, of U+FDFA, has 18
-    int boundary_class = 0;
-    const utf8proc_ssize_t count =
-        utf8proc_decompose_char(c, decomposed, std::size(decomposed), options, &boundary_class);
-    if (count < 0 || count > static_cast<utf8proc_ssize_t>(std::size(decomposed))) {
-      code_points.push_back(c);
+      code_points.push_back(static_cast<utf8proc_int32_t>(c));
+    } else if (IsInert(c)) {
+      flush();
+      AppendUtf8(c, &normalized);
     } else {
-      code_points.insert(code_points.end(), decomposed, decomposed + count);
+      AppendDecomposition(static_cast<utf8proc_int32_t>(c), options, &code_points);
     }
   }
-  SortCombiningMarks(&code_points);
-  if (compose) {
-    const utf8proc_ssize_t count = utf8proc_normalize_utf32(
-        code_points.data(), static_cast<utf8proc_ssize_t>(code_points.size()),
-        static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
-    code_points.resize(static_cast<size_t>(std::max<utf8proc_ssize_t>(count, 0)));
-  }
-  text->clear();
-  for (const utf8proc_int32_t c : code_points) AppendUtf8(static_cast<char32_t>(c), text);
+  flush();
+  *text = std::move(normalized);
 }
 
 size_t GraphemeEnd(std::string_view text, size_t begin) {
