@@ -89,7 +89,11 @@ absl::Status WeightPacker::PackLinear(std::span<const WeightMatrix> parts, Packe
       if (begin < end) Release(part, begin - part_first, end - begin);
       part_first += part.rows;
     }
-    progress_.Advance(static_cast<uint64_t>((last - first) * row_bytes));
+    const auto packed_up_to = [&](int64_t row) {
+      return linear.weight.size() / shape.out_features * row;
+    };
+    progress_.Advance(last < shape.out_features ? packed_up_to(last) - packed_up_to(first)
+                                                : linear.weight.size() - packed_up_to(first));
   }
   return absl::OkStatus();
 }
@@ -123,6 +127,7 @@ absl::Status WeightPacker::PackVectors(std::span<const WeightMatrix> parts, Alig
     Release(part, 0, 1);
     out += part.cols;
   }
+  progress_.Advance(vector.size());
   return absl::OkStatus();
 }
 
@@ -146,7 +151,8 @@ void WeightPacker::PackExperts(std::span<const ExpertMatrices> matrices,
       Release(released.up, 0, released.up.rows);
       Release(released.down, 0, released.down.rows);
     }
-    progress_.Advance(static_cast<uint64_t>((last - first) * experts.expert_bytes()));
+    progress_.Advance(
+        static_cast<uint64_t>((last - first) * num_stripes * experts.store_shape.slot_bytes));
   }
 }
 
