@@ -22,16 +22,24 @@ struct WidenedBFloat16Step {
   static constexpr int64_t kABytes = 2 * sizeof(float);
   template <int R, int V>
   MOESAIC_SIMD void Run(const char* a, int64_t a_stride, const float* panel, Vec (&acc)[R][V]) {
+    // One widened vector at a time: more would not fit the registers beside the sums, so the
+    // compiler must not load the next one early.
 #pragma GCC unroll 2
     for (int v = 0; v < V; ++v) {
       const Vec even = WidenEven(panel + v * kVectorColumns);
-      const Vec odd = WidenOdd(panel + v * kVectorColumns);
 #pragma GCC unroll 12
       for (int r = 0; r < R; ++r) {
         const float* x = reinterpret_cast<const float*>(a + r * a_stride);
         acc[r][v] = MulAdd(Broadcast(x[0]), even, acc[r][v]);
+      }
+      asm volatile("" : : : "memory");
+      const Vec odd = WidenOdd(panel + v * kVectorColumns);
+#pragma GCC unroll 12
+      for (int r = 0; r < R; ++r) {
+        const float* x = reinterpret_cast<const float*>(a + r * a_stride);
         acc[r][v] = MulAdd(Broadcast(x[1]), odd, acc[r][v]);
       }
+      asm volatile("" : : : "memory");
     }
   }
 };
