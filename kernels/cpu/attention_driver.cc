@@ -18,6 +18,8 @@ constexpr int64_t kWaveSplitsPerThread = 8;
 constexpr int64_t kMinWaveSplits = 64;
 // Merging fewer values than this is not worth waking other threads.
 constexpr int64_t kParallelMergeValues = int64_t{1} << 17;
+// Multiplications in a call (one sequence's first tokens) that are not either: about 4 us.
+constexpr int64_t kParallelWork = int64_t{1} << 16;
 
 struct Layout {
   int64_t queries = 0;  // capacity of an item
@@ -59,8 +61,13 @@ class AttentionRun {
     int64_t items = 0;
     int64_t splits = 0;
     int64_t most_splits = 0;
+    int64_t work = 0;
     for (int64_t s = 0; s < args_.num_sequences; ++s) {
       const int64_t tiles = Tiles(args_.sequences[s]);
+      work +=
+          args_.sequences[s].num_rows *
+          static_cast<int64_t>(args_.sequences[s].context_tokens + args_.sequences[s].num_rows) *
+          args_.num_heads * args_.head_dim;
       items += tiles * args_.num_kv_heads;
       for (int64_t tile = 0; tile < tiles; ++tile) {
         const int64_t count = NumSplits(MakeItem(args_.sequences[s], tile, 0));
@@ -68,7 +75,9 @@ class AttentionRun {
         most_splits = std::max(most_splits, count);
       }
     }
-    if (most_splits > 1 && num_threads_ > 1 && items <= layout_.max_split_items) {
+    if (work < kParallelWork) {
+      for (int64_t index = 0; index < items; ++index) RunItem(FindItem(index), 0);
+    } else if (most_splits > 1 && num_threads_ > 1 && items <= layout_.max_split_items) {
       RunSplits(items, splits);
     } else {
       ForEach(items, [&](int64_t index, int worker) { RunItem(FindItem(index), worker); });

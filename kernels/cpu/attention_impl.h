@@ -62,6 +62,60 @@ MOESAIC_INLINE const T* BlockOf(const AttentionItem& item,
          (id * args.num_kv_heads + item.kv_head) * kKvBlockTokens * args.head_dim;
 }
 
+// Brings the blocks that come next into the cache while one is computed with: a block lies anywhere
+// in memory and is too short for the machine's own prefetching to find its stride. The order is the
+// split's keys, its values, then the keys of the next split.
+template <typename T>
+class BlockPrefetch {
+ public:
+  BlockPrefetch(const AttentionItem& item, int64_t split_begin, Range visible)
+      : item_(item),
+        split_begin_(split_begin),
+        first_block_(visible.begin / kKvBlockTokens),
+        end_block_((visible.end + kKvBlockTokens - 1) / kKvBlockTokens),
+        block_bytes_(kKvBlockTokens * item.args->head_dim * static_cast<int64_t>(sizeof(T))),
+        distance_(Max(1, kPrefetchBytes / block_bytes_)) {
+    for (int64_t i = 0; i < distance_; ++i) AheadOfKeys(first_block_ + i - distance_);
+  }
+
+  // To be called before `block` is computed with.
+  __attribute__((always_inline)) void AheadOfKeys(int64_t block) const {
+    const int64_t ahead = block + distance_;
+    if (ahead < end_block_) {
+      Prefetch(item_.args->k_cache, ahead);
+    } else if (ahead - end_block_ < end_block_ - first_block_) {
+      Prefetch(item_.args->v_cache, first_block_ + ahead - end_block_);
+    }
+  }
+  __attribute__((always_inline)) void AheadOfValues(int64_t block) const {
+    const int64_t ahead = block + distance_;
+    const int64_t next_split = kAttentionSplitTokens / kKvBlockTokens + ahead - end_block_;
+    if (ahead < end_block_) {
+      Prefetch(item_.args->v_cache, ahead);
+    } else if (split_begin_ + next_split * kKvBlockTokens <
+               item_.sequence->context_tokens + item_.first_row + item_.num_rows) {
+      Prefetch(item_.args->k_cache, next_split);
+    }
+  }
+
+ private:
+  // Some memory latencies' worth at one core's bandwidth, and half of a first-level cache.
+  static constexpr int64_t kPrefetchBytes = 16384;
+
+  __attribute__((always_inline)) void Prefetch(const void* cache, int64_t block) const {
+    const char* memory =
+        reinterpret_cast<const char*>(BlockOf<T>(item_, cache, split_begin_, block));
+    for (int64_t i = 0; i < block_bytes_; i += 64) __builtin_prefetch(memory + i, 0, 2);
+  }
+
+  const AttentionItem& item_;
+  const int64_t split_begin_;
+  const int64_t first_block_;
+  const int64_t end_block_;
+  const int64_t block_bytes_;
+  const int64_t distance_;
+};
+
 template <typename T>
 void PackQueries(const AttentionItem& item, const AttentionScratch& scratch) {
   const AttentionArgs& args = *item.args;
@@ -175,6 +229,7 @@ template <typename T>
 void ComputeScores(const AttentionItem& item,
                    int64_t split_begin,
                    Range visible,
+                   const BlockPrefetch<T>& prefetch,
                    const AttentionScratch& scratch) {
   const int64_t block_stride = item.padded_dim * kKvBlockTokens / (kPairs<T> ? 2 : 1);
   const int64_t end_block = (visible.end + kKvBlockTokens - 1) / kKvBlockTokens;
@@ -182,6 +237,7 @@ void ComputeScores(const AttentionItem& item,
        block += kAttentionKeyBlocks) {
     const int64_t count = Min(kAttentionKeyBlocks, end_block - block);
     for (int64_t i = 0; i < count; ++i) {
+      prefetch.AheadOfKeys(block + i);
       PackKeyBlock(BlockOf<T>(item, item.args->k_cache, split_begin, block + i),
                    item.args->head_dim, scratch.keys + i * block_stride);
     }
@@ -235,15 +291,17 @@ MOESAIC_INLINE void Softmax(
 }
 
 // What ValueTile reads: one KV head's values over a split.
+template <typename T>
 struct ValueSource {
   const AttentionItem* item;
   int64_t split_begin;
+  const BlockPrefetch<T>* prefetch;  // null: another pass over these values did it
 };
 
 // values[q][dims] += sum over positions of weights[q][position] * V[position][dims], over
 // kVectors vectors of dimensions from `dim`; only `dims` of them exist if fewer than that.
 template <typename T, int kQueries, int kVectors, bool kPartial>
-MOESAIC_INLINE void ValueTile(ValueSource source,
+MOESAIC_INLINE void ValueTile(ValueSource<T> source,
                               const float* weights,
                               Range range,
                               int64_t dim,
@@ -260,6 +318,7 @@ MOESAIC_INLINE void ValueTile(ValueSource source,
   for (int64_t t = range.begin; t < range.end;) {
     const int64_t block = t / kKvBlockTokens;
     const int64_t block_end = Min(range.end, (block + 1) * kKvBlockTokens);
+    if (source.prefetch != nullptr && dim == 0) source.prefetch->AheadOfValues(block);
     const T* row = BlockOf<T>(*source.item, source.item->args->v_cache, source.split_begin, block) +
                    t % kKvBlockTokens * head_dim + dim;
     for (; t < block_end; ++t, row += head_dim) {
@@ -283,7 +342,7 @@ MOESAIC_INLINE void ValueTile(ValueSource source,
 // All dimensions of kQueries queries.
 template <typename T, int kQueries>
 void AddValues(
-    ValueSource source, const float* weights, Range range, float* values, int64_t padded_dim) {
+    ValueSource<T> source, const float* weights, Range range, float* values, int64_t padded_dim) {
   if (range.begin >= range.end) return;
   const int64_t head_dim = source.item->args->head_dim;
   int64_t dim = 0;
@@ -307,7 +366,7 @@ void AddValues(
 
 template <typename T, int kQueries>
 MOESAIC_INLINE void AddValuesUpTo(int64_t count,
-                                  ValueSource source,
+                                  ValueSource<T> source,
                                   const float* weights,
                                   Range range,
                                   float* values,
@@ -327,7 +386,9 @@ void Split(const AttentionItem& item,
   const int64_t num_queries = item.num_rows * item.group;
   const Range first = VisibleRange(item, 0, split_begin);
   const Range last = VisibleRange(item, num_queries - 1, split_begin);
-  ComputeScores<T>(item, split_begin, {first.begin, last.end}, scratch);
+  const Range visible = {first.begin, last.end};
+  const BlockPrefetch<T> prefetch(item, split_begin, visible);
+  ComputeScores<T>(item, split_begin, visible, prefetch, scratch);
 
   for (int64_t q = 0; q < num_queries; ++q) {
     const Range range = VisibleRange(item, q, split_begin);
@@ -339,7 +400,6 @@ void Split(const AttentionItem& item,
     }
   }
 
-  const ValueSource source = {&item, split_begin};
   for (int64_t i = 0; i < num_queries * item.padded_dim; i += kLanes) {
     Store(partial.values + i, Zero());
   }
@@ -350,6 +410,7 @@ void Split(const AttentionItem& item,
     Range shared = {VisibleRange(item, q + count - 1, split_begin).begin,
                     VisibleRange(item, q, split_begin).end};
     if (shared.begin > shared.end) shared.begin = shared.end;
+    const ValueSource<T> source = {&item, split_begin, q == 0 ? &prefetch : nullptr};
     const float* weights = scratch.scores + q * kAttentionSplitTokens;
     float* values = partial.values + q * item.padded_dim;
     for (int64_t i = 0; i < count; ++i) {
