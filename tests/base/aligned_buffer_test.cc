@@ -1,5 +1,6 @@
 #include "base/aligned_buffer.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <utility>
@@ -31,6 +32,23 @@ TEST(AlignedBufferTest, MovesLeaveOneOwner) {
   third = std::move(second);
   EXPECT_EQ(third.data(), data);
   EXPECT_EQ(third.size(), 4096u);
+}
+
+TEST(AlignedBufferTest, DiscardedBytesReadAsZeroAndTheRestStays) {
+  constexpr size_t kBytes = (size_t{3} << 20) + 123;
+  AlignedBuffer buffer = *AlignedBuffer::Allocate(kBytes, "test");
+  for (const size_t from : {kBytes, kBytes - 1, (size_t{2} << 20) + 5000, size_t{0}}) {
+    std::fill_n(buffer.as<uint8_t>(), kBytes, uint8_t{7});
+    buffer.Discard(from);
+    for (size_t i = 0; i < kBytes; ++i) {
+      ASSERT_EQ(buffer.as<uint8_t>()[i], i < from ? 7 : 0) << i << " from " << from;
+    }
+  }
+}
+
+TEST(AlignedBufferTest, MoreThanTheMachineHasIsRefused) {
+  EXPECT_EQ(AlignedBuffer::Allocate(PhysicalMemoryBytes() + 1, "test").status().code(),
+            absl::StatusCode::kResourceExhausted);
 }
 
 TEST(AlignedBufferTest, RefusalNamesSizeAndPurpose) {

@@ -1,4 +1,4 @@
-// Loading through Model::Load: also covers weight_packer, weight_plan, weight_source and weights.
+// Loading through Model::Load: also covers model, weight_plan, weight_source and weights.
 
 #include "model/weight_loader.h"
 
@@ -185,6 +185,26 @@ TEST(WeightLoaderTest, GeneratedWeightsAreReproducible) {
   // Spread like a trained model's, neither flat nor exploded.
   for (const float logit : first) EXPECT_LT(std::abs(logit), 20.0f);
   EXPECT_GT(*std::max_element(first.begin(), first.end()), 1.0f);
+}
+
+TEST(ModelTest, OptionsOutOfRangeAreRefused) {
+  const TempFolder folder;
+  folder.Write("config.json", TinyQwen2Config().dump());
+  const auto load = [&](auto change) {
+    ModelRunner::Options options = OptionsFor(folder);
+    options.model.load_format = LoadFormat::kDummy;
+    change(options.model);
+    return ModelRunner::Load(options).status();
+  };
+  EXPECT_TRUE(load([](ModelOptions& options) { options.max_model_len = 512; }).ok());
+  for (const absl::Status& status :
+       {load([](ModelOptions& options) { options.max_model_len = 513; }),
+        load([](ModelOptions& options) { options.max_model_len = -1; }),
+        load([](ModelOptions& options) { options.max_batch_tokens = 0; }),
+        load([](ModelOptions& options) { options.max_batch_tokens = 1 << 30; }),
+        load([](ModelOptions& options) { options.max_logits_rows = 0; })}) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+  }
 }
 
 TEST(WeightLoaderTest, AModelLargerThanTheMachineIsRefused) {
