@@ -304,6 +304,22 @@ TEST_P(AttentionTest, LongContextsAreMergedInWaves) {
   }
 }
 
+TEST_P(AttentionTest, NotANumberStaysInItsSequence) {
+  const Shape shape = {4, 2, 32, 0};
+  const Tokens tokens(dtype_, shape, 300, 16);
+  Tokens broken(dtype_, shape, 300, 17);
+  for (size_t i = 0; i < broken.k.size(); ++i) {
+    broken.k.Set(i, std::numeric_limits<float>::quiet_NaN());
+  }
+  const Tensor alone = RunAttention(kernels_, dtype_, shape, {{&tokens, 299, 300}}, 1, 18);
+  const Tensor output = RunAttention(
+      kernels_, dtype_, shape, {{&broken, 0, 270}, {&tokens, 299, 300}, {&broken, 5, 6}}, 1, 18);
+  EXPECT_EQ(RowBytes(output, 272, 270, 1), alone.bytes());
+  for (int64_t row : {0, 269, 271}) {
+    for (int64_t i = 0; i < 128; ++i) EXPECT_TRUE(std::isnan(output.Get(row * 128 + i)));
+  }
+}
+
 TEST_P(AttentionTest, ScoresFarApartNeitherOverflowNorVanish) {
   const Shape shape = {2, 1, 16, 0};
   Tokens tokens(dtype_, shape, 300, 14);
