@@ -16,6 +16,7 @@ each a 32-bit count and int32s.
 import argparse
 import json
 import pathlib
+import re
 import shutil
 import struct
 import subprocess
@@ -135,6 +136,38 @@ def train_sentencepiece(texts, folder, **options):
     return sentencepiece.SentencePieceProcessor(model_file=f"{prefix}.model")
 
 
+class SentencePiece:
+    """The ids of Hugging Face's LlamaTokenizer, by SentencePiece itself: special tokens are found first, and only
+    the beginning of a text gets a space before it."""
+
+    SPECIAL = re.compile("(<s>|</s>|<unk>)")
+    # Protobuf merges this normalizer_spec { add_dummy_prefix: false } with the model's own.
+    WITHOUT_PREFIX = b"\x1a\x02\x18\x00"
+
+    def __init__(self, model):
+        self.first = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.later = sentencepiece.SentencePieceProcessor(model_proto=model + self.WITHOUT_PREFIX)
+
+    def encode(self, text):
+        ids = [self.first.bos_id()]
+        for index, part in enumerate(self.SPECIAL.split(text)):
+            if index % 2 == 1:
+                ids.append(self.first.piece_to_id(part))
+            elif part:
+                ids += (self.first if index == 0 else self.later).encode(part)
+        return ids
+
+
+def llama_model(texts, folder):
+    """Llama and Mixtral where only SentencePiece's own file is there."""
+    train_sentencepiece(texts, folder, model_type="bpe", byte_fallback=True, character_coverage=0.98,
+                        normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True,
+                        allow_whitespace_only_pieces=True)
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"add_bos_token": True, "add_eos_token": False, "legacy": False}) + "\n", encoding="utf-8")
+    return SentencePiece((folder / "tokenizer.model").read_bytes())
+
+
 def message_field(message, wanted):
     """The first length-delimited field of this number of a serialised Protobuf message."""
     def varint(pos):
@@ -215,7 +248,9 @@ def main():
         folder.mkdir(exist_ok=True)
         (folder / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
         write_ids(folder, [tokenizer.encode(text).ids for text in corpus])
-        print(f"{name}: {tokenizer.get_vocab_size()} tokens, {len(corpus)} texts")
+    llama = llama_model(texts, TESTDATA / "llama_model")
+    write_ids(TESTDATA / "llama_model", [llama.encode(text) for text in corpus])
+    print(f"{len(corpus)} texts")
 
 
 if __name__ == "__main__":

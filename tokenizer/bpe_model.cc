@@ -52,10 +52,16 @@ struct Workspace {
 // candidates keeps that at n log n for a piece of any length.
 class BpeModel final : public TokenModel {
  public:
-  absl::Status Load(const Json& json, const std::string& what) {
-    MOESAIC_RETURN_IF_ERROR(CheckOptions(json, what));
-    MOESAIC_RETURN_IF_ERROR(LoadVocabulary(json, what));
-    MOESAIC_RETURN_IF_ERROR(LoadMerges(json, what));
+  explicit BpeModel(BpeParts parts)
+      : vocabulary_(std::move(parts.vocabulary)),
+        byte_ids_(parts.byte_fallback ? vocabulary_.ByteTokens() : std::vector<int32_t>()),
+        unknown_id_(parts.unknown_id),
+        fuse_unknown_(parts.fuse_unknown),
+        ignore_merges_(parts.ignore_merges) {
+    merges_.reserve(parts.merges.size());
+    for (const BpeMerge& merge : parts.merges) {
+      merges_[PairKey(merge.left, merge.right)] = {merge.rank, merge.merged};
+    }
     direct_ids_.fill(-1);
     for (int32_t id = 0; id < vocabulary_.size(); ++id) {
       const std::string_view token = vocabulary_.TokenOf(id);
@@ -67,7 +73,6 @@ class BpeModel final : public TokenModel {
       if (c < kDirectCharacters) direct_ids_[c] = character_id;
       character_ids_[c] = character_id;
     }
-    return absl::OkStatus();
   }
 
   absl::Status Tokenize(const PreTokenizedText& text, std::vector<int32_t>* ids) const override {
@@ -95,101 +100,6 @@ class BpeModel final : public TokenModel {
   const Vocabulary& vocabulary() const override { return vocabulary_; }
 
  private:
-  absl::Status CheckOptions(const Json& json, const std::string& what) {
-    MOESAIC_ASSIGN_OR_RETURN(const double dropout, JsonNumber(json, "dropout", what, 0.0));
-    if (dropout != 0.0) {
-      return absl::InvalidArgumentError(
-          StrCat(what, ".dropout is ", dropout, ": random merges are for training only"));
-    }
-    for (const char* field : {"continuing_subword_prefix", "end_of_word_suffix"}) {
-      MOESAIC_ASSIGN_OR_RETURN(const std::string affix, JsonString(json, field, what, ""));
-      if (!affix.empty()) {
-        return absl::InvalidArgumentError(
-            StrCat(what, ".", field, " \"", affix, "\" is not supported"));
-      }
-    }
-    MOESAIC_ASSIGN_OR_RETURN(ignore_merges_, JsonBool(json, "ignore_merges", what, false));
-    MOESAIC_ASSIGN_OR_RETURN(fuse_unknown_, JsonBool(json, "fuse_unk", what, false));
-    return absl::OkStatus();
-  }
-
-  absl::Status LoadVocabulary(const Json& json, const std::string& what) {
-    const Json* vocabulary = JsonFind(json, "vocab");
-    if (vocabulary == nullptr || !vocabulary->is_object()) {
-      return absl::InvalidArgumentError(StrCat(what, ".vocab is not an object"));
-    }
-    for (const auto& [token, id] : vocabulary->items()) {
-      if (!id.is_number_integer()) {
-        return absl::InvalidArgumentError(
-            StrCat(what, ".vocab: the id of \"", token, "\" is not an integer"));
-      }
-      const absl::Status added = vocabulary_.Add(token, id.get<int64_t>());
-      if (!added.ok()) {
-        return absl::InvalidArgumentError(StrCat(what, ".vocab: ", std::string(added.message())));
-      }
-    }
-    MOESAIC_ASSIGN_OR_RETURN(const bool byte_fallback,
-                             JsonBool(json, "byte_fallback", what, false));
-    if (byte_fallback) byte_ids_ = vocabulary_.ByteTokens();
-    MOESAIC_ASSIGN_OR_RETURN(const std::string unknown, JsonString(json, "unk_token", what, ""));
-    if (!unknown.empty()) {
-      unknown_id_ = vocabulary_.Find(unknown);
-      if (!unknown_id_) {
-        return absl::InvalidArgumentError(
-            StrCat(what, ".unk_token \"", unknown, "\" is not in the vocabulary"));
-      }
-    }
-    return absl::OkStatus();
-  }
-
-  absl::Status LoadMerges(const Json& json, const std::string& what) {
-    const Json* merges = JsonFind(json, "merges");
-    if (merges == nullptr || !merges->is_array()) {
-      return absl::InvalidArgumentError(StrCat(what, ".merges is not a list"));
-    }
-    merges_.reserve(merges->size());
-    for (size_t i = 0; i < merges->size(); ++i) {
-      const absl::Status added = AddMerge((*merges)[i], static_cast<int32_t>(i));
-      if (!added.ok()) {
-        return absl::InvalidArgumentError(
-            StrCat(what, ".merges[", i, "]: ", std::string(added.message())));
-      }
-    }
-    return absl::OkStatus();
-  }
-
-  // A merge is written ["a", "b"], or "a b" in older files.
-  absl::Status AddMerge(const Json& merge, int32_t rank) {
-    std::string left;
-    std::string right;
-    if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
-      left = merge[0].get<std::string>();
-      right = merge[1].get<std::string>();
-    } else if (merge.is_string()) {
-      const auto& text = merge.get_ref<const std::string&>();
-      const size_t space = text.find(' ');
-      if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) {
-        return absl::InvalidArgumentError(StrCat("\"", text, "\" is not two tokens"));
-      }
-      left = text.substr(0, space);
-      right = text.substr(space + 1);
-    } else {
-      return absl::InvalidArgumentError("is neither a pair of tokens nor a string");
-    }
-    const std::optional<int32_t> left_id = vocabulary_.Find(left);
-    const std::optional<int32_t> right_id = vocabulary_.Find(right);
-    const std::optional<int32_t> merged_id = vocabulary_.Find(left + right);
-    if (!left_id || !right_id || !merged_id) {
-      return absl::InvalidArgumentError(StrCat("\"",
-                                               !left_id    ? left
-                                               : !right_id ? right
-                                                           : left + right,
-                                               "\" is not in the vocabulary"));
-    }
-    merges_[PairKey(*left_id, *right_id)] = {rank, *merged_id};
-    return absl::OkStatus();
-  }
-
   std::optional<int32_t> FindCharacter(char32_t c) const {
     if (c < kDirectCharacters) {
       return direct_ids_[c] < 0 ? std::nullopt : std::optional<int32_t>(direct_ids_[c]);
@@ -281,23 +191,122 @@ class BpeModel final : public TokenModel {
     }
   }
 
-  Vocabulary vocabulary_;
+  const Vocabulary vocabulary_;
   absl::flat_hash_map<uint64_t, Merge> merges_;
   std::array<int32_t, kDirectCharacters> direct_ids_;
   absl::flat_hash_map<char32_t, int32_t> character_ids_;
-  std::vector<int32_t> byte_ids_;  // empty: no byte fallback
-  std::optional<int32_t> unknown_id_;
-  bool fuse_unknown_ = false;
-  bool ignore_merges_ = false;
+  const std::vector<int32_t> byte_ids_;  // empty: no byte fallback
+  const std::optional<int32_t> unknown_id_;
+  const bool fuse_unknown_;
+  const bool ignore_merges_;
 };
+
+absl::Status ParseOptions(const Json& json, const std::string& what, BpeParts* parts) {
+  MOESAIC_ASSIGN_OR_RETURN(const double dropout, JsonNumber(json, "dropout", what, 0.0));
+  if (dropout != 0.0) {
+    return absl::InvalidArgumentError(
+        StrCat(what, ".dropout is ", dropout, ": random merges are for training only"));
+  }
+  for (const char* field : {"continuing_subword_prefix", "end_of_word_suffix"}) {
+    MOESAIC_ASSIGN_OR_RETURN(const std::string affix, JsonString(json, field, what, ""));
+    if (!affix.empty()) {
+      return absl::InvalidArgumentError(
+          StrCat(what, ".", field, " \"", affix, "\" is not supported"));
+    }
+  }
+  MOESAIC_ASSIGN_OR_RETURN(parts->ignore_merges, JsonBool(json, "ignore_merges", what, false));
+  MOESAIC_ASSIGN_OR_RETURN(parts->fuse_unknown, JsonBool(json, "fuse_unk", what, false));
+  return absl::OkStatus();
+}
+
+absl::Status ParseVocabulary(const Json& json, const std::string& what, BpeParts* parts) {
+  const Json* vocabulary = JsonFind(json, "vocab");
+  if (vocabulary == nullptr || !vocabulary->is_object()) {
+    return absl::InvalidArgumentError(StrCat(what, ".vocab is not an object"));
+  }
+  for (const auto& [token, id] : vocabulary->items()) {
+    if (!id.is_number_integer()) {
+      return absl::InvalidArgumentError(
+          StrCat(what, ".vocab: the id of \"", token, "\" is not an integer"));
+    }
+    const absl::Status added = parts->vocabulary.Add(token, id.get<int64_t>());
+    if (!added.ok()) {
+      return absl::InvalidArgumentError(StrCat(what, ".vocab: ", std::string(added.message())));
+    }
+  }
+  MOESAIC_ASSIGN_OR_RETURN(parts->byte_fallback, JsonBool(json, "byte_fallback", what, false));
+  MOESAIC_ASSIGN_OR_RETURN(const std::string unknown, JsonString(json, "unk_token", what, ""));
+  if (!unknown.empty()) {
+    parts->unknown_id = parts->vocabulary.Find(unknown);
+    if (!parts->unknown_id) {
+      return absl::InvalidArgumentError(
+          StrCat(what, ".unk_token \"", unknown, "\" is not in the vocabulary"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// A merge is written ["a", "b"], or "a b" in older files.
+absl::Status AddMerge(const Json& merge, int32_t rank, BpeParts* parts) {
+  std::string left;
+  std::string right;
+  if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
+    left = merge[0].get<std::string>();
+    right = merge[1].get<std::string>();
+  } else if (merge.is_string()) {
+    const auto& text = merge.get_ref<const std::string&>();
+    const size_t space = text.find(' ');
+    if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) {
+      return absl::InvalidArgumentError(StrCat("\"", text, "\" is not two tokens"));
+    }
+    left = text.substr(0, space);
+    right = text.substr(space + 1);
+  } else {
+    return absl::InvalidArgumentError("is neither a pair of tokens nor a string");
+  }
+  const std::optional<int32_t> left_id = parts->vocabulary.Find(left);
+  const std::optional<int32_t> right_id = parts->vocabulary.Find(right);
+  const std::optional<int32_t> merged_id = parts->vocabulary.Find(left + right);
+  if (!left_id || !right_id || !merged_id) {
+    return absl::InvalidArgumentError(StrCat("\"",
+                                             !left_id    ? left
+                                             : !right_id ? right
+                                                         : left + right,
+                                             "\" is not in the vocabulary"));
+  }
+  parts->merges.push_back({*left_id, *right_id, *merged_id, rank});
+  return absl::OkStatus();
+}
+
+absl::Status ParseMerges(const Json& json, const std::string& what, BpeParts* parts) {
+  const Json* merges = JsonFind(json, "merges");
+  if (merges == nullptr || !merges->is_array()) {
+    return absl::InvalidArgumentError(StrCat(what, ".merges is not a list"));
+  }
+  parts->merges.reserve(merges->size());
+  for (size_t i = 0; i < merges->size(); ++i) {
+    const absl::Status added = AddMerge((*merges)[i], static_cast<int32_t>(i), parts);
+    if (!added.ok()) {
+      return absl::InvalidArgumentError(
+          StrCat(what, ".merges[", i, "]: ", std::string(added.message())));
+    }
+  }
+  return absl::OkStatus();
+}
 
 }  // namespace
 
+std::unique_ptr<TokenModel> MakeBpeModel(BpeParts parts) {
+  return std::make_unique<BpeModel>(std::move(parts));
+}
+
 absl::StatusOr<std::unique_ptr<TokenModel>> ParseBpeModel(const Json& json,
                                                           const std::string& what) {
-  auto model = std::make_unique<BpeModel>();
-  MOESAIC_RETURN_IF_ERROR(model->Load(json, what));
-  return model;
+  BpeParts parts;
+  MOESAIC_RETURN_IF_ERROR(ParseOptions(json, what, &parts));
+  MOESAIC_RETURN_IF_ERROR(ParseVocabulary(json, what, &parts));
+  MOESAIC_RETURN_IF_ERROR(ParseMerges(json, what, &parts));
+  return MakeBpeModel(std::move(parts));
 }
 
 }  // namespace moesaic

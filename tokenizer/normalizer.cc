@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/escaping.h"
 #include "base/status_macros.h"
 #include "base/str_cat.h"
 #include "tokenizer/precompiled_charsmap.h"
@@ -231,7 +232,11 @@ absl::StatusOr<std::unique_ptr<Normalizer>> ParseNormalizer(const Json& json,
   if (type == "Precompiled") {
     MOESAIC_ASSIGN_OR_RETURN(const std::string base64,
                              JsonString(json, "precompiled_charsmap", what, ""));
-    MOESAIC_ASSIGN_OR_RETURN(PrecompiledCharsmap map, PrecompiledCharsmap::Parse(base64, what));
+    std::string bytes;
+    if (!absl::Base64Unescape(base64, &bytes)) {
+      return absl::InvalidArgumentError(StrCat(what, ": precompiled_charsmap is not base64"));
+    }
+    MOESAIC_ASSIGN_OR_RETURN(PrecompiledCharsmap map, PrecompiledCharsmap::Parse(bytes, what));
     return std::make_unique<PrecompiledNormalizer>(std::move(map));
   }
   return absl::InvalidArgumentError(StrCat(what, ": type \"", type, "\" is not supported"));

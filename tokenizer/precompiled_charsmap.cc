@@ -3,7 +3,6 @@
 #include <cstring>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "base/str_cat.h"
 #include "tokenizer/unicode.h"
 #include "tokenizer/utf8.h"
@@ -22,24 +21,21 @@ constexpr size_t kMaxClusterBytes = 6;
 
 }  // namespace
 
-absl::StatusOr<PrecompiledCharsmap> PrecompiledCharsmap::Parse(std::string_view base64,
+absl::StatusOr<PrecompiledCharsmap> PrecompiledCharsmap::Parse(std::string_view bytes,
                                                                std::string_view what) {
   PrecompiledCharsmap map;
-  if (base64.empty()) return map;
-  std::string blob;
-  if (!absl::Base64Unescape(absl::string_view(base64.data(), base64.size()), &blob)) {
-    return absl::InvalidArgumentError(StrCat(what, ": precompiled_charsmap is not base64"));
-  }
+  if (bytes.empty()) return map;
   uint32_t trie_bytes = 0;
-  if (blob.size() >= sizeof(trie_bytes)) std::memcpy(&trie_bytes, blob.data(), sizeof(trie_bytes));
+  if (bytes.size() >= sizeof(trie_bytes))
+    std::memcpy(&trie_bytes, bytes.data(), sizeof(trie_bytes));
   if (trie_bytes == 0 || trie_bytes % sizeof(uint32_t) != 0 ||
-      trie_bytes > blob.size() - sizeof(trie_bytes)) {
-    return absl::InvalidArgumentError(StrCat(what, ": precompiled_charsmap of ", blob.size(),
+      trie_bytes > bytes.size() - sizeof(trie_bytes)) {
+    return absl::InvalidArgumentError(StrCat(what, ": precompiled_charsmap of ", bytes.size(),
                                              " bytes claims a trie of ", trie_bytes));
   }
   map.units_.resize(trie_bytes / sizeof(uint32_t));
-  std::memcpy(map.units_.data(), blob.data() + sizeof(trie_bytes), trie_bytes);
-  map.replacements_ = blob.substr(sizeof(trie_bytes) + trie_bytes);
+  std::memcpy(map.units_.data(), bytes.data() + sizeof(trie_bytes), trie_bytes);
+  map.replacements_ = bytes.substr(sizeof(trie_bytes) + trie_bytes);
   if (FindInvalidUtf8(map.replacements_).has_value()) {
     return absl::InvalidArgumentError(
         StrCat(what, ": precompiled_charsmap has a replacement that is not UTF-8"));

@@ -14,9 +14,9 @@ namespace moesaic {
 // them. Immutable: any thread.
 class PrecompiledCharsmap {
  public:
-  // `base64` as it stands in tokenizer.json; empty maps everything to itself. InvalidArgument
-  // beginning with `what`.
-  static absl::StatusOr<PrecompiledCharsmap> Parse(std::string_view base64, std::string_view what);
+  // `bytes` as they stand in a SentencePiece model, and in base64 in tokenizer.json; empty maps
+  // everything to itself. InvalidArgument beginning with `what`.
+  static absl::StatusOr<PrecompiledCharsmap> Parse(std::string_view bytes, std::string_view what);
 
   void Apply(std::string* text) const;
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,6 +24,31 @@ class TokenModel {
   virtual absl::Status Tokenize(const PreTokenizedText& text, std::vector<int32_t>* ids) const = 0;
   virtual const Vocabulary& vocabulary() const = 0;
 };
+
+struct BpeMerge {
+  int32_t left = 0;
+  int32_t right = 0;
+  int32_t merged = 0;
+  int32_t rank = 0;  // the lowest is merged first; of equal ones, the leftmost
+};
+
+struct BpeParts {
+  Vocabulary vocabulary;
+  std::vector<BpeMerge> merges;
+  std::optional<int32_t> unknown_id;  // none: unknown characters are dropped
+  bool byte_fallback = false;         // unknown characters become "<0xE2>"... where these exist
+  bool fuse_unknown = false;          // a run of unknown characters is one token
+  bool ignore_merges = false;         // a piece that is a token is that token
+};
+std::unique_ptr<TokenModel> MakeBpeModel(BpeParts parts);
+
+struct UnigramParts {
+  Vocabulary vocabulary;
+  std::vector<std::optional<double>> scores;  // by id; none: never found in a text
+  std::optional<int32_t> unknown_id;
+  bool byte_fallback = false;
+};
+std::unique_ptr<TokenModel> MakeUnigramModel(UnigramParts parts);
 
 // `json` is the model object; `what` names it in errors. InvalidArgument for what is malformed or
 // unsupported.

@@ -6,6 +6,8 @@
 
 #include "base/status_macros.h"
 #include "base/str_cat.h"
+#include "checkpoint/json.h"
+#include "tokenizer/sentencepiece_tokenizer.h"
 #include "tokenizer/tokenizer_json.h"
 
 namespace moesaic {
@@ -37,6 +39,13 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::filesystem
   if (std::filesystem::exists(json, ignored)) {
     MOESAIC_ASSIGN_OR_RETURN(const std::string text, ReadFile(json));
     return ParseTokenizerJson(text);
+  }
+  const std::filesystem::path model = folder / "tokenizer.model";
+  if (std::filesystem::exists(model, ignored)) {
+    MOESAIC_ASSIGN_OR_RETURN(const std::string text, ReadFile(model));
+    absl::StatusOr<Json> config = ParseJsonFile(folder / "tokenizer_config.json");
+    if (!config.ok() && !absl::IsNotFound(config.status())) return config.status();
+    return MakeSentencePieceTokenizer(text, config.ok() ? *config : Json());
   }
   return absl::NotFoundError(
       StrCat(folder.string(), " has neither tokenizer.json nor tokenizer.model"));

@@ -27,43 +27,22 @@ struct BestPath {
 // vocabulary: time is text length × longest token.
 class UnigramModel final : public TokenModel {
  public:
-  absl::Status Load(const Json& json, const std::string& what) {
-    const Json* vocabulary = JsonFind(json, "vocab");
-    if (vocabulary == nullptr || !vocabulary->is_array() || vocabulary->empty()) {
-      return absl::InvalidArgumentError(StrCat(what, ".vocab is not a list of tokens"));
-    }
+  explicit UnigramModel(UnigramParts parts)
+      : vocabulary_(std::move(parts.vocabulary)),
+        scores_(std::move(parts.scores)),
+        unknown_id_(parts.unknown_id),
+        byte_ids_(parts.byte_fallback ? vocabulary_.ByteTokens() : std::vector<int32_t>()) {
     double lowest = std::numeric_limits<double>::infinity();
-    for (size_t i = 0; i < vocabulary->size(); ++i) {
-      const Json& entry = (*vocabulary)[i];
-      if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() ||
-          !entry[1].is_number()) {
-        return absl::InvalidArgumentError(
-            StrCat(what, ".vocab[", i, "] is not a token with its score"));
-      }
-      scores_.push_back(entry[1].get<double>());
-      lowest = std::min(lowest, scores_.back());
-      const absl::Status added =
-          vocabulary_.Add(entry[0].get_ref<const std::string&>(), static_cast<int64_t>(i));
-      if (!added.ok()) {
-        return absl::InvalidArgumentError(
-            StrCat(what, ".vocab[", i, "]: ", std::string(added.message())));
-      }
-    }
-    unknown_score_ = lowest - kUnknownPenalty;
-    const int64_t last = static_cast<int64_t>(scores_.size()) - 1;
-    MOESAIC_ASSIGN_OR_RETURN(const int64_t unknown, JsonInt(json, "unk_id", what, -1, last, -1));
-    if (unknown >= 0) unknown_id_ = static_cast<int32_t>(unknown);
-    MOESAIC_ASSIGN_OR_RETURN(const bool byte_fallback,
-                             JsonBool(json, "byte_fallback", what, false));
-    if (byte_fallback) byte_ids_ = vocabulary_.ByteTokens();
-
     std::vector<std::pair<std::string, int32_t>> entries;
     for (int32_t id = 0; id < vocabulary_.size(); ++id) {
+      const std::optional<double> score = scores_[static_cast<size_t>(id)];
+      if (!score) continue;
+      lowest = std::min(lowest, *score);
       const std::string_view token = vocabulary_.TokenOf(id);
       entries.emplace_back(token, *vocabulary_.Find(token));
     }
+    unknown_score_ = lowest - kUnknownPenalty;
     trie_ = ByteTrie(std::move(entries));
-    return absl::OkStatus();
   }
 
   absl::Status Tokenize(const PreTokenizedText& text, std::vector<int32_t>* ids) const override {
@@ -101,7 +80,7 @@ class UnigramModel final : public TokenModel {
         ++end;
         const int32_t id = trie_.Value(node);
         if (id == ByteTrie::kNoValue) continue;
-        offer(begin, end, scores_[static_cast<size_t>(id)] + score_here, id);
+        offer(begin, end, *scores_[static_cast<size_t>(id)] + score_here, id);
         has_character = has_character || end == character_end;
       }
       if (!has_character) {
@@ -149,21 +128,46 @@ class UnigramModel final : public TokenModel {
     return absl::OkStatus();
   }
 
-  Vocabulary vocabulary_;
-  std::vector<double> scores_;  // by id
+  const Vocabulary vocabulary_;
+  const std::vector<std::optional<double>> scores_;  // by id
+  const std::optional<int32_t> unknown_id_;
+  const std::vector<int32_t> byte_ids_;  // empty: no byte fallback
   double unknown_score_ = 0.0;
-  std::optional<int32_t> unknown_id_;
-  std::vector<int32_t> byte_ids_;  // empty: no byte fallback
   ByteTrie trie_;
 };
 
 }  // namespace
 
+std::unique_ptr<TokenModel> MakeUnigramModel(UnigramParts parts) {
+  return std::make_unique<UnigramModel>(std::move(parts));
+}
+
 absl::StatusOr<std::unique_ptr<TokenModel>> ParseUnigramModel(const Json& json,
                                                               const std::string& what) {
-  auto model = std::make_unique<UnigramModel>();
-  MOESAIC_RETURN_IF_ERROR(model->Load(json, what));
-  return model;
+  const Json* vocabulary = JsonFind(json, "vocab");
+  if (vocabulary == nullptr || !vocabulary->is_array() || vocabulary->empty()) {
+    return absl::InvalidArgumentError(StrCat(what, ".vocab is not a list of tokens"));
+  }
+  UnigramParts parts;
+  for (size_t i = 0; i < vocabulary->size(); ++i) {
+    const Json& entry = (*vocabulary)[i];
+    if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() || !entry[1].is_number()) {
+      return absl::InvalidArgumentError(
+          StrCat(what, ".vocab[", i, "] is not a token with its score"));
+    }
+    parts.scores.push_back(entry[1].get<double>());
+    const absl::Status added =
+        parts.vocabulary.Add(entry[0].get_ref<const std::string&>(), static_cast<int64_t>(i));
+    if (!added.ok()) {
+      return absl::InvalidArgumentError(
+          StrCat(what, ".vocab[", i, "]: ", std::string(added.message())));
+    }
+  }
+  const int64_t last = static_cast<int64_t>(parts.scores.size()) - 1;
+  MOESAIC_ASSIGN_OR_RETURN(const int64_t unknown, JsonInt(json, "unk_id", what, -1, last, -1));
+  if (unknown >= 0) parts.unknown_id = static_cast<int32_t>(unknown);
+  MOESAIC_ASSIGN_OR_RETURN(parts.byte_fallback, JsonBool(json, "byte_fallback", what, false));
+  return MakeUnigramModel(std::move(parts));
 }
 
 }  // namespace moesaic

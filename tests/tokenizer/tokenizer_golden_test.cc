@@ -116,10 +116,11 @@ TEST_P(TokenizerGoldenTest, StreamedTextIsTheDecodedText) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Pipelines,
-                         TokenizerGoldenTest,
-                         testing::Values("qwen", "olmoe", "mixtral", "mixtral_metaspace", "t5"),
-                         [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(
+    Pipelines,
+    TokenizerGoldenTest,
+    testing::Values("qwen", "olmoe", "mixtral", "mixtral_metaspace", "t5", "llama_model"),
+    [](const auto& info) { return std::string(info.param); });
 
 }  // namespace
 }  // namespace moesaic
