@@ -13,7 +13,6 @@
 
 #include <gtest/gtest.h>
 
-#include "base/progress.h"
 #include "tests/model/checkpoint_writer.h"
 #include "tests/model/model_runner.h"
 
@@ -149,8 +148,8 @@ TEST_P(LoadMemoryTest, PeakIsThePackedModelAndLittleMore) {
   WriteCheckpoint(folder, wanted_bytes / kLayerBytes + 1, GetParam());
   const Measurement measured = LoadInChild(folder.path());
   ASSERT_GE(measured.packed_bytes, wanted_bytes);
-  std::printf("packed %s, peak %s\n", FormatBytes(measured.packed_bytes).c_str(),
-              FormatBytes(measured.peak_bytes).c_str());
+  std::printf("packed %ld MiB, peak %ld MiB\n", static_cast<long>(measured.packed_bytes / kMiB),
+              static_cast<long>(measured.peak_bytes / kMiB));
   EXPECT_GE(measured.peak_bytes, measured.packed_bytes);
   // The mapped part of the checkpoint is at most 64 MiB, the process itself about 20.
   EXPECT_LE(measured.peak_bytes, measured.packed_bytes * 115 / 100 + 112 * kMiB);
