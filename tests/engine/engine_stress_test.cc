@@ -110,6 +110,7 @@ TEST(EngineStressTest, OverloadFromManyThreadsAcceptsExactlyTheCapacity) {
 TEST(EngineStressTest, DrainWhileClientsSubmit) {
   EngineFixture fixture({});
   std::atomic<RequestId> next_id = 0;
+  const auto first = fixture.Start(MakeRequest(++next_id, {1}, GreedyParams(50)));
   std::vector<std::thread> clients;
   for (uint32_t i = 0; i < 3; ++i) {
     clients.emplace_back([&, i] {
@@ -119,7 +120,11 @@ TEST(EngineStressTest, DrainWhileClientsSubmit) {
         const absl::Status status = fixture.engine().Submit(
             MakeRequest(++next_id, RandomPrompt(i, 9), GreedyParams(20)), sink);
         if (status.code() == absl::StatusCode::kUnavailable) break;
-        if (status.ok()) started.push_back(std::move(sink));
+        if (status.ok()) {
+          started.push_back(std::move(sink));
+        } else {
+          std::this_thread::yield();
+        }
       }
       for (const auto& sink : started) {
         const absl::StatusCode code = sink->Wait().code();
@@ -127,7 +132,6 @@ TEST(EngineStressTest, DrainWhileClientsSubmit) {
       }
     });
   }
-  const auto first = fixture.Start(MakeRequest(1u << 30, {1}, GreedyParams(50)));
   first->WaitForTokens(20);
   fixture.engine().Drain(absl::Now() + absl::Milliseconds(5));
   EXPECT_EQ(fixture.engine().load().waiting, 0);
