@@ -169,59 +169,70 @@ class AttentionRun {
     functions_.finish(item, state);
   }
 
-  // Few items: threads share their splits, in waves of as many as there is room to keep.
-  void RunSplits(int64_t items, int64_t splits) const {
-    for (int64_t index = 0; index < items; ++index) Clear(FindItem(index), State(index));
-    for (int64_t wave = 0; wave < splits; wave += layout_.wave_splits) {
-      const int64_t count = std::min(layout_.wave_splits, splits - wave);
-      ForEach(count, [&](int64_t slot, int worker) {
-        ForWaveSplits(
-            items, wave + slot, 1, [&](int64_t, const AttentionItem& item, int64_t split) {
-              const AttentionScratch scratch = Scratch(worker);
-              functions_.pack_queries(item, scratch);
-              functions_.split(item, split * kAttentionSplitTokens, scratch, SharedPartial(slot));
-            });
-      });
-      MergeWave(items, wave, count);
-    }
-    for (int64_t index = 0; index < items; ++index) {
-      functions_.finish(FindItem(index), State(index));
+  // An item and its splits' place among those of the call, which are numbered item by item.
+  struct ItemSplits {
+    AttentionItem item;
+    int64_t index = 0;
+    int64_t begin = 0;
+    int64_t end = 0;
+  };
+
+  // The item of `index`, or that of split number `split` where `index` is negative.
+  ItemSplits FindSplits(int64_t index, int64_t split) const {
+    int64_t items_before = 0;
+    int64_t splits_before = 0;
+    for (const AttentionSequence* sequence = args_.sequences;; ++sequence) {
+      for (int64_t tile = Tiles(*sequence) - 1; tile >= 0; --tile) {
+        const int64_t count = NumSplits(MakeItem(*sequence, tile, 0));
+        const int64_t kv_head = index >= 0 ? index - items_before : (split - splits_before) / count;
+        if (kv_head < args_.num_kv_heads) {
+          const int64_t begin = splits_before + kv_head * count;
+          return {MakeItem(*sequence, tile, kv_head), items_before + kv_head, begin, begin + count};
+        }
+        items_before += args_.num_kv_heads;
+        splits_before += args_.num_kv_heads * count;
+      }
     }
   }
 
   AttentionPartial State(int64_t index) const { return SharedPartial(layout_.wave_splits + index); }
 
-  // Calls body(item index, item, split) for splits [first, first + count) of the call, numbered
-  // item by item in ascending order.
-  template <typename Body>
-  void ForWaveSplits(int64_t items, int64_t first, int64_t count, const Body& body) const {
-    int64_t before = 0;
-    for (int64_t index = 0; index < items && before < first + count; ++index) {
-      const AttentionItem item = FindItem(index);
-      const int64_t num_splits = NumSplits(item);
-      const int64_t begin = std::max<int64_t>(0, first - before);
-      const int64_t end = std::min(num_splits, first + count - before);
-      for (int64_t split = begin; split < end; ++split) {
-        body(index, item, FirstSplit(item) + split);
-      }
-      before += num_splits;
+  // Few items: threads share their splits, in waves of as many as there is room to keep.
+  void RunSplits(int64_t items, int64_t splits) const {
+    for (int64_t index = 0; index < items; ++index) {
+      Clear(FindSplits(index, 0).item, State(index));
+    }
+    for (int64_t wave = 0; wave < splits; wave += layout_.wave_splits) {
+      const int64_t wave_end = std::min(wave + layout_.wave_splits, splits);
+      ForEach(wave_end - wave, [&](int64_t slot, int worker) {
+        const ItemSplits found = FindSplits(-1, wave + slot);
+        const int64_t split = FirstSplit(found.item) + wave + slot - found.begin;
+        const AttentionScratch scratch = Scratch(worker);
+        functions_.pack_queries(found.item, scratch);
+        functions_.split(found.item, split * kAttentionSplitTokens, scratch, SharedPartial(slot));
+      });
+      MergeWave(wave, wave_end);
     }
   }
 
-  void MergeWave(int64_t items, int64_t wave, int64_t count) const {
-    const auto merge_item = [&](int64_t only) {
-      int64_t slot = 0;
-      ForWaveSplits(items, wave, count, [&](int64_t index, const AttentionItem& item, int64_t) {
-        if (only < 0 || index == only) functions_.merge(item, SharedPartial(slot), State(index));
-        ++slot;
-      });
+  // Adds a wave's partial results to their items' states, and finishes the items that are complete.
+  void MergeWave(int64_t wave, int64_t wave_end) const {
+    const int64_t first = FindSplits(-1, wave).index;
+    const int64_t count = FindSplits(-1, wave_end - 1).index - first + 1;
+    const auto merge_item = [&](int64_t offset, int) {
+      const ItemSplits found = FindSplits(first + offset, 0);
+      const AttentionPartial state = State(found.index);
+      const int64_t end = std::min(found.end, wave_end);
+      for (int64_t number = std::max(found.begin, wave); number < end; ++number) {
+        functions_.merge(found.item, SharedPartial(number - wave), state);
+      }
+      if (end == found.end) functions_.finish(found.item, state);
     };
-    const int64_t item_values =
-        std::min<int64_t>(layout_.queries, tile_rows_ * group_) * layout_.padded_dim;
-    if (count * item_values < kParallelMergeValues) {
-      merge_item(-1);
+    const int64_t item_values = tile_rows_ * group_ * layout_.padded_dim;
+    if ((wave_end - wave) * item_values < kParallelMergeValues) {
+      for (int64_t offset = 0; offset < count; ++offset) merge_item(offset, 0);
     } else {
-      ForEach(items, [&](int64_t index, int) { merge_item(index); });
+      ForEach(count, merge_item);
     }
   }
 
