@@ -32,6 +32,13 @@ function(moesaic_test)
   set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${ARG_NAME} COMMAND ${target})
   set_tests_properties(${ARG_NAME} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 600)
+  # All tests of one label build as one target: tests_labelled_tsan.
+  foreach(label ${ARG_LABELS})
+    if(NOT TARGET tests_labelled_${label})
+      add_custom_target(tests_labelled_${label})
+    endif()
+    add_dependencies(tests_labelled_${label} ${target})
+  endforeach()
 endfunction()
 
 # moesaic_fuzzer(NAME checkpoint/safetensors_fuzzer DEPS ...) builds tests/<NAME>.cc as a libFuzzer target in

@@ -22,7 +22,7 @@ case $preset in
     done
     ;;
   tsan)
-    scripts/build.sh --preset tsan
+    scripts/build.sh --preset tsan tests_labelled_tsan
     ctest --test-dir build-tsan --output-on-failure --label-regex tsan
     ;;
   *)
