@@ -9,6 +9,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/progress.h"
+#include "base/status_macros.h"
 #include "base/str_cat.h"
 #include "server/version.h"
 
@@ -33,26 +34,27 @@ class Flags {
   CLI::Option* Add(const std::string& name, T& value, const std::string& help) {
     return Finish(name, app_.add_option(name, value, help)->capture_default_str());
   }
+  // 0 is written "auto".
   CLI::Option* AddBytes(const std::string& name, int64_t& value, const std::string& help) {
     return Custom(name, help, "SIZE", value == 0 ? "auto" : FormatBytes(value),
-                  [&value](const std::string& text) {
-                    const auto bytes = ParseByteSize(text);
-                    if (!bytes.ok())
-                      throw CLI::ValidationError(std::string(bytes.status().message()));
-                    value = *bytes;
+                  [&value](const std::string& text) -> absl::Status {
+                    if (text == "auto") return absl::OkStatus();
+                    MOESAIC_ASSIGN_OR_RETURN(value, ParseByteSize(text));
+                    return absl::OkStatus();
                   });
   }
   CLI::Option* AddSeconds(const std::string& name, absl::Duration& value, const std::string& help) {
-    return Custom(
-        name, help, "SECONDS", StrCat(absl::ToDoubleSeconds(value)),
-        [&value](const std::string& text) {
-          char* end = nullptr;
-          const double seconds = std::strtod(text.c_str(), &end);
-          if (end == text.c_str() || *end != '\0' || !(seconds >= 0) || seconds > 1e6) {
-            throw CLI::ValidationError(StrCat("got \"", text, "\", expected 0 to 1000000 seconds"));
-          }
-          value = absl::Seconds(seconds);
-        });
+    return Custom(name, help, "SECONDS", StrCat(absl::ToDoubleSeconds(value)),
+                  [&value](const std::string& text) {
+                    char* end = nullptr;
+                    const double seconds = std::strtod(text.c_str(), &end);
+                    if (end == text.c_str() || *end != '\0' || !(seconds >= 0) || seconds > 1e6) {
+                      return absl::InvalidArgumentError(
+                          StrCat("got \"", text, "\", expected 0 to 1000000 seconds"));
+                    }
+                    value = absl::Seconds(seconds);
+                    return absl::OkStatus();
+                  });
   }
 
  private:
@@ -60,8 +62,12 @@ class Flags {
                       const std::string& help,
                       const std::string& type,
                       const std::string& default_text,
-                      std::function<void(const std::string&)> set) {
-    return Finish(name, app_.add_option_function<std::string>(name, std::move(set), help)
+                      std::function<absl::Status(const std::string&)> set) {
+    const auto set_or_throw = [name, set = std::move(set)](const std::string& text) {
+      const absl::Status status = set(text);
+      if (!status.ok()) throw CLI::ValidationError(name, std::string(status.message()));
+    };
+    return Finish(name, app_.add_option_function<std::string>(name, set_or_throw, help)
                             ->type_name(type)
                             ->default_str(default_text));
   }

@@ -121,7 +121,7 @@ absl::Status DecodeInputs(const InferInputs& inputs, InferCall& call) {
   }
   if (inputs.Has("sampling_parameters")) {
     MOESAIC_ASSIGN_OR_RETURN(const std::string_view json, inputs.Bytes("sampling_parameters"));
-    MOESAIC_RETURN_IF_ERROR(ApplySamplingJson(json, "sampling_parameters", call.request));
+    MOESAIC_RETURN_IF_ERROR(ParseSamplingJson(json, "sampling_parameters", call.request));
   }
   return absl::OkStatus();
 }

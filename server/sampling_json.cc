@@ -217,7 +217,7 @@ absl::Status ApplySamplingJson(const Json& object,
   return absl::OkStatus();
 }
 
-absl::Status ApplySamplingJson(std::string_view text,
+absl::Status ParseSamplingJson(std::string_view text,
                                std::string_view what,
                                GenerationRequest& request) {
   constexpr JsonLimits kLimits{.max_bytes = size_t{256} << 10,

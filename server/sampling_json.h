@@ -16,7 +16,7 @@ absl::Status ApplySamplingJson(const Json& object,
                                std::string_view what,
                                GenerationRequest& request);
 // The same from text.
-absl::Status ApplySamplingJson(std::string_view text,
+absl::Status ParseSamplingJson(std::string_view text,
                                std::string_view what,
                                GenerationRequest& request);
 
