@@ -37,7 +37,7 @@ EVERYWHERE = {"absl"}
 THIRD_PARTY = {
     r"absl/": "absl", r"(spdlog|fmt)/": "spdlog", r"prometheus/": "prometheus", r"nlohmann/": "nlohmann",
     r"(grpc|grpcpp)/": "grpc", r"google/protobuf/": "protobuf", r"boost/": "boost", r"CLI/": "cli11",
-    r"pcre2": "pcre2", r"sentencepiece": "sentencepiece", r"liburing": "liburing", r"xxh": "xxhash",
+    r"pcre2": "pcre2", r"liburing": "liburing", r"xxh": "xxhash",
     r"cu(da|blas|rand)": "cuda", r"cutlass/": "cutlass", r"flashinfer/": "flashinfer", r"interfaces/highs": "highs",
     r"(gtest|gmock)/": "gtest", r"benchmark/": "benchmark", r"(torch|ATen|c10)/": "torch",
     r"utf8proc": "utf8proc",
