@@ -47,8 +47,7 @@ constexpr std::array<StoredType, 22> kStoredTypes = {{
     {"I16", 16, std::nullopt},        {"U16", 16, std::nullopt},
     {"I32", 32, std::nullopt},        {"U32", 32, std::nullopt},
     {"I64", 64, std::nullopt},        {"U64", 64, std::nullopt},
-    {"F64", 64, std::nullopt},
-    {"C64", 64, std::nullopt},
+    {"F64", 64, std::nullopt},        {"C64", 64, std::nullopt},
 }};
 
 const StoredType* FindStoredType(std::string_view name) {
