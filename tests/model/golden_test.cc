@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -18,6 +19,7 @@
 #include "checkpoint/json.h"
 #include "engine/engine.h"
 #include "gtest/gtest.h"
+#include "model/family.h"
 #include "tests/engine/recording_sink.h"
 
 namespace moesaic {
@@ -226,6 +228,18 @@ TEST_P(GoldenTest, InABatchThatJoinsAndLeaves) {
     sinks.push_back(Start(*engine, golden_[i]));
   }
   for (size_t i = 0; i < golden_.size(); ++i) Check(i, *sinks[i]);
+}
+
+TEST(Goldens, CoverEveryFamily) {
+  std::set<std::string> covered;
+  for (const std::string& name : GoldenCases()) {
+    const auto config = LoadModelConfig(GoldenFolder() / name);
+    ASSERT_TRUE(config.ok()) << config.status();
+    covered.insert(config->architecture);
+  }
+  for (const Family& family : Families()) {
+    EXPECT_TRUE(covered.contains(std::string(family.architecture))) << family.architecture;
+  }
 }
 
 std::string TestName(const testing::TestParamInfo<std::tuple<std::string, Isa>>& info) {
