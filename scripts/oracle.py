@@ -93,10 +93,19 @@ class Server:
         return tokens, of_tokens, of_prompt
 
 
+ROPES = [
+    {'rope_type': 'default'},
+    {'rope_type': 'linear', 'factor': 2.0},
+    {'rope_type': 'llama3', 'factor': 8.0, 'low_freq_factor': 1.0, 'high_freq_factor': 4.0,
+     'original_max_position_embeddings': 64},
+    {'rope_type': 'yarn', 'factor': 4.0, 'original_max_position_embeddings': 64},
+]
+
+
 def random_case(rng, family, number):
     """A shape that no other test has."""
     heads = rng.choice([2, 4, 6, 8])
-    experts = rng.choice([4, 5, 8, 12, 16])
+    experts = rng.choice([4, 5, 8, 16, 64])
     units = rng.choice([16, 24, 33, 64, 72])
     config = {
         'vocab_size': rng.choice([50, 97, 128, 300]),
@@ -104,10 +113,10 @@ def random_case(rng, family, number):
         'num_hidden_layers': rng.randint(1, 4),
         'num_attention_heads': heads,
         'num_key_value_heads': rng.choice([k for k in range(1, heads + 1) if heads % k == 0]),
-        'num_experts_per_tok': rng.randint(1, min(4, experts - 1)),
+        'num_experts_per_tok': rng.randint(1, min(8, experts)),
         'tie_word_embeddings': rng.random() < 0.5,
         'rms_norm_eps': rng.choice([1e-6, 1e-5]),
-        'rope_parameters': {'rope_type': 'default', 'rope_theta': rng.choice([1e4, 5e5, 1e6])},
+        'rope_parameters': {**rng.choice(ROPES), 'rope_theta': rng.choice([1e4, 5e5, 1e6])},
         'num_local_experts' if family == 'mixtral' else 'num_experts': experts,
         'moe_intermediate_size' if family.startswith('qwen') else 'intermediate_size': units,
     }

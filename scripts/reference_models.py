@@ -154,7 +154,9 @@ def log_probs_one_by_one(model, sequences):
 @torch.no_grad()
 def log_probs_batched(model, sequences):
     """The same log-probabilities by the grouped experts path, all sequences in one batch."""
-    model.set_experts_implementation('grouped_mm')
+    # torch's grouped matrix product takes rows of whole 16 bytes only.
+    units = getattr(model.config, 'moe_intermediate_size', model.config.intermediate_size)
+    model.set_experts_implementation('grouped_mm' if units % 4 == 0 else 'batched_mm')
     logits = model(padded(sequences), use_cache=False).logits.float()
     return [row[:len(sequence)].log_softmax(-1) for row, sequence in zip(logits, sequences)]
 
