@@ -72,11 +72,8 @@ Tensor RunAttention(const KernelTable& kernels,
   const int64_t block_values = shape.num_kv_heads * kKvBlockTokens * shape.head_dim;
   Tensor k_cache(dtype, ids.size() * block_values);
   Tensor v_cache(dtype, ids.size() * block_values);
-  for (Tensor* cache : {&k_cache, &v_cache}) {
-    for (size_t i = 0; i < cache->size(); ++i) {
-      cache->Set(i, std::numeric_limits<float>::quiet_NaN());
-    }
-  }
+  k_cache.FillWithNaN();
+  v_cache.FillWithNaN();
   const int64_t q_values = shape.num_heads * shape.head_dim;
   Tensor q(dtype, rows * q_values);
   Tensor output(dtype, rows * q_values);
@@ -95,26 +92,21 @@ Tensor RunAttention(const KernelTable& kernels,
       }
       if (p < visible) continue;
       for (int64_t h = 0; h < shape.num_kv_heads; ++h) {
-        for (int64_t d = 0; d < shape.head_dim; ++d) {
-          const int64_t from = (p * shape.num_kv_heads + h) * shape.head_dim + d;
-          const int64_t to =
-              ((tables[s].back() * shape.num_kv_heads + h) * kKvBlockTokens + p % kKvBlockTokens) *
-                  shape.head_dim +
-              d;
-          k_cache.Set(to, chunk.tokens->k.Get(from));
-          v_cache.Set(to, chunk.tokens->v.Get(from));
-        }
+        const int64_t from = (p * shape.num_kv_heads + h) * shape.head_dim;
+        const int64_t to =
+            ((tables[s].back() * shape.num_kv_heads + h) * kKvBlockTokens + p % kKvBlockTokens) *
+            shape.head_dim;
+        k_cache.Copy(to, chunk.tokens->k, from, shape.head_dim);
+        v_cache.Copy(to, chunk.tokens->v, from, shape.head_dim);
       }
     }
     sequences[s].first_row = static_cast<int32_t>(row);
     sequences[s].num_rows = static_cast<int32_t>(chunk.end - chunk.begin);
     sequences[s].context_tokens = static_cast<int32_t>(chunk.begin);
     sequences[s].block_table = tables[s].data();
-    for (int64_t p = chunk.begin; p < chunk.end; ++p, ++row) {
-      for (int64_t i = 0; i < q_values; ++i) {
-        q.Set(row * q_values + i, chunk.tokens->q.Get(p * q_values + i));
-      }
-    }
+    const int64_t rows_here = chunk.end - chunk.begin;
+    q.Copy(row * q_values, chunk.tokens->q, chunk.begin * q_values, rows_here * q_values);
+    row += rows_here;
   }
 
   std::vector<float> workspace(kernels.attention_workspace_bytes(

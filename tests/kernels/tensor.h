@@ -55,6 +55,12 @@ class Tensor {
       std::memcpy(bytes_.data() + 2 * i, &narrow, 2);
     }
   }
+  void FillWithNaN() { std::memset(bytes_.data(), 0xff, bytes_.size()); }
+  // Elements [to, to + count) become those of `other` from `from`, of the same type.
+  void Copy(size_t to, const Tensor& other, size_t from, size_t count) {
+    const size_t size = DTypeBytes(dtype_);
+    std::memcpy(bytes_.data() + to * size, other.bytes_.data() + from * size, count * size);
+  }
 
  private:
   DType dtype_;
