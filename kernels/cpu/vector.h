@@ -1,7 +1,8 @@
 #pragma once
 
-// The few vector operations that the CPU operators are written in, for the instruction set that
-// this translation unit is compiled for.
+// The vector operations that norm, QKV, attention and gate are written in, for the instruction set
+// that this translation unit is compiled for. A vector has the machine's own length and may be
+// loaded in part (matmul's kernels/cpu/simd.h has 16 lanes everywhere, as packed weights do).
 //
 // Everything here is force-inlined and lives in a namespace of its instruction set, so that no code
 // compiled with wide instructions can be linked into a path that runs on a lesser machine. Include
@@ -249,7 +250,7 @@ MOESAIC_INLINE Vec ScaleByPowerOfTwo(Vec x, Vec n) {
 
 #endif
 
-// e^x within 2 ulp, NaN for NaN; x is first brought into [-87.3, 88.3], so that neither end
+// e^x within 1 ulp, NaN for NaN; x is first brought into [-87.3, 88.3], so that neither end
 // overflows or becomes subnormal. x = n ln 2 + r with |r| <= ln 2 / 2 (ln 2 in two parts, so that r
 // is exact), then a polynomial whose own error is below 0.1 ulp (minimax fit of (e^r - 1 - r) /
 // r^2).
