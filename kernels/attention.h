@@ -27,7 +27,7 @@ struct AttentionArgs {
   int64_t num_heads = 0;
   int64_t num_kv_heads = 0;
   int64_t head_dim = 0;
-  float scale = 0.0f;
+  float scale = 0.0f;          // of q.k, > 0
   int64_t sliding_window = 0;  // a row at p sees positions > p - sliding_window; 0: all
   int64_t num_sequences = 0;
   const AttentionSequence* sequences = nullptr;

@@ -70,7 +70,7 @@ class BlockPrefetch {
 
  private:
   // Some memory latencies' worth at one core's bandwidth.
-  static constexpr int64_t kPrefetchBytes = 16384;
+  static constexpr int64_t kPrefetchBytes = 8192;
 
   // Into the second level: a Zen 4 core has more misses in flight there (pieces of 2 KiB anywhere
   // in memory are read at 17 GB/s, against 10 with prefetches to the first level or none). Inlined
