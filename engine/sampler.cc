@@ -100,42 +100,43 @@ int32_t Sampler::DrawFromAll(double uniform) {
 }
 
 double Sampler::CollectCandidates(const SamplingParams& params, double total) {
-  const size_t vocab_size = probabilities_.size();
-  const bool has_top_k = params.top_k > 0 && static_cast<size_t>(params.top_k) < vocab_size;
-  const auto sum = [this] {
-    double sum = 0;
-    for (const Candidate& candidate : candidates_) sum += candidate.probability;
-    return sum;
-  };
-  candidates_.clear();
-  if (!has_top_k) {
-    const bool has_min_p = params.min_p > 0.0f;
-    // All tokens below this together weigh less than what top-p cuts off, so none of them can stay;
-    // half of the bound leaves room for rounding.
-    const double sure_to_drop =
-        0.5 * (1.0 - params.top_p) * total / static_cast<double>(vocab_size);
-    const float floor = has_min_p ? params.min_p : static_cast<float>(sure_to_drop);
-    for (size_t token = 0; token < vocab_size; ++token) {
-      if (probabilities_[token] >= floor) {
-        candidates_.push_back({probabilities_[token], static_cast<int32_t>(token)});
-      }
-    }
-    return has_min_p ? sum() : total;
+  if (params.top_k > 0 && static_cast<size_t>(params.top_k) < probabilities_.size()) {
+    return CollectTopK(static_cast<size_t>(params.top_k), params.min_p);
   }
-  // At most 2k at a time: when full, the lower half goes and the k-th becomes the bar. A later
-  // token must be above it, since equal ones rank by id.
-  const size_t top_k = static_cast<size_t>(params.top_k);
-  const size_t full = std::min(vocab_size, std::max(2 * top_k, kFirstSortedRun));
+  if (params.min_p > 0.0f) return CollectAbove(params.min_p);
+  // The tokens above any floor head the ranking, so they do once they weigh enough for top-p.
+  for (double floor = total * 0x1p-8; floor > total * 0x1p-24; floor *= 0x1p-5) {
+    if (CollectAbove(static_cast<float>(floor)) >= total * params.top_p) return total;
+  }
+  CollectAbove(0.0f);
+  return total;
+}
+
+double Sampler::CollectAbove(float floor) {
+  candidates_.clear();
+  for (size_t token = 0; token < probabilities_.size(); ++token) {
+    if (probabilities_[token] >= floor) {
+      candidates_.push_back({probabilities_[token], static_cast<int32_t>(token)});
+    }
+  }
+  return SumOfCandidates();
+}
+
+double Sampler::CollectTopK(size_t top_k, float floor) {
+  candidates_.clear();
   const auto keep_top_k = [&] {
     if (candidates_.size() <= top_k) return;
     const auto last = candidates_.begin() + static_cast<ptrdiff_t>(top_k) - 1;
     std::nth_element(candidates_.begin(), last, candidates_.end(), kMoreProbable);
     candidates_.resize(top_k);
   };
+  // At most 2k at a time: when full, the lower half goes and the k-th becomes the bar. A later
+  // token must be above it, since equal ones rank by id.
+  const size_t full = std::min(probabilities_.size(), std::max(2 * top_k, kFirstSortedRun));
   float bar = -1.0f;
-  for (size_t token = 0; token < vocab_size; ++token) {
+  for (size_t token = 0; token < probabilities_.size(); ++token) {
     const float probability = probabilities_[token];
-    if (probability < params.min_p || probability <= bar) continue;
+    if (probability < floor || probability <= bar) continue;
     candidates_.push_back({probability, static_cast<int32_t>(token)});
     if (candidates_.size() == full) {
       keep_top_k();
@@ -143,7 +144,13 @@ double Sampler::CollectCandidates(const SamplingParams& params, double total) {
     }
   }
   keep_top_k();
-  return sum();
+  return SumOfCandidates();
+}
+
+double Sampler::SumOfCandidates() const {
+  double sum = 0;
+  for (const Candidate& candidate : candidates_) sum += candidate.probability;
+  return sum;
 }
 
 void Sampler::KeepTopP(double wanted) {
@@ -164,9 +171,7 @@ void Sampler::KeepTopP(double wanted) {
 }
 
 int32_t Sampler::DrawFromCandidates(double uniform) const {
-  double total = 0;
-  for (const Candidate& candidate : candidates_) total += candidate.probability;
-  double left = uniform * total;
+  double left = uniform * SumOfCandidates();
   int32_t last = candidates_.front().token;
   for (const Candidate& candidate : candidates_) {
     if (candidate.probability == 0) continue;

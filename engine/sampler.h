@@ -45,6 +45,10 @@ class Sampler {
   // Fills candidates_ with what min-p and top-k leave of probabilities_ (sum `total`), but for
   // tokens that top-p is sure to drop. Returns the sum of what min-p and top-k leave.
   double CollectCandidates(const SamplingParams& params, double total);
+  double CollectAbove(float floor);
+  double CollectTopK(size_t top_k, float floor);
+  double SumOfCandidates() const;
+  // Keeps the most probable candidates that together weigh `wanted`.
   void KeepTopP(double wanted);
   int32_t DrawFromCandidates(double uniform) const;
 
