@@ -1,7 +1,6 @@
 #include "checkpoint/checkpoint.h"
 
 #include <algorithm>
-#include <optional>
 #include <system_error>
 #include <utility>
 
@@ -99,7 +98,6 @@ absl::Status Checkpoint::OpenSingle(const fs::path& file) {
   MOESAIC_ASSIGN_OR_RETURN(auto opened, SafetensorsFile::Open(file));
   for (const auto& [name, tensor] : opened->tensors()) {
     tensors_.emplace(name, Entry{.file = opened.get(), .tensor = &tensor});
-    total_bytes_ += tensor.data.size();
   }
   files_.push_back(std::move(opened));
   return absl::OkStatus();
@@ -142,6 +140,7 @@ absl::Status Checkpoint::OpenSharded(const fs::path& folder, const fs::path& ind
     }
     files_.push_back(std::move(opened));
   }
+  uint64_t total_bytes = 0;
   for (const auto& [name, value] : weight_map->items()) {
     const std::string& shard_name = value.get_ref<const std::string&>();
     const SafetensorsFile* shard = shards.at(shard_name);
@@ -151,9 +150,9 @@ absl::Status Checkpoint::OpenSharded(const fs::path& folder, const fs::path& ind
           StrCat(kIndexFile, ": says that \"", name, "\" is in ", shard_name, ", but it is not"));
     }
     tensors_.emplace(name, Entry{.file = shard, .tensor = &found->second});
-    total_bytes_ += found->second.data.size();
+    total_bytes += found->second.data.size();
   }
-  return CheckTotalSize(json, total_bytes_);
+  return CheckTotalSize(json, total_bytes);
 }
 
 bool Checkpoint::Contains(std::string_view name) const {
@@ -186,13 +185,6 @@ absl::StatusOr<TensorView> Checkpoint::FindWeight(std::string_view name,
 void Checkpoint::Release(const TensorView& tensor) const {
   const auto found = tensors_.find(tensor.name);
   if (found != tensors_.end()) found->second.file->Release(tensor.data);
-}
-
-std::vector<std::string> Checkpoint::names() const {
-  std::vector<std::string> names;
-  names.reserve(tensors_.size());
-  for (const auto& [name, entry] : tensors_) names.push_back(name);
-  return names;
 }
 
 }  // namespace moesaic

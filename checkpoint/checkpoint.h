@@ -42,11 +42,6 @@ class Checkpoint {
   // Gives the memory under a consumed tensor back; `tensor.data` may be any part of a tensor.
   void Release(const TensorView& tensor) const;
 
-  // Every tensor's name, ascending.
-  std::vector<std::string> names() const;
-  // Bytes of all tensors.
-  uint64_t total_bytes() const { return total_bytes_; }
-
  private:
   struct Entry {
     const SafetensorsFile* file = nullptr;
@@ -59,7 +54,6 @@ class Checkpoint {
 
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::map<std::string, Entry, std::less<>> tensors_;
-  uint64_t total_bytes_ = 0;
 };
 
 // The real path of `name` in a model folder, or InvalidArgument when `name` is absolute, climbs

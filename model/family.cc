@@ -11,7 +11,6 @@ namespace {
 constexpr std::array<Family, 4> kFamilies = {{
     {
         .architecture = "Qwen3MoeForCausalLM",
-        .model_type = "qwen3_moe",
         .default_kv_heads = 4,
         .attention_bias = AttentionBiasRule::kQkvAndOutput,
         .qk_norm = kernels::QkNorm::kPerHead,
@@ -26,7 +25,6 @@ constexpr std::array<Family, 4> kFamilies = {{
     },
     {
         .architecture = "Qwen2MoeForCausalLM",
-        .model_type = "qwen2_moe",
         .default_kv_heads = 16,
         .attention_bias = AttentionBiasRule::kQkv,
         .sliding_window = SlidingWindowRule::kLayerTypes,
@@ -41,7 +39,6 @@ constexpr std::array<Family, 4> kFamilies = {{
     },
     {
         .architecture = "MixtralForCausalLM",
-        .model_type = "mixtral",
         .default_kv_heads = 8,
         .sliding_window = SlidingWindowRule::kEveryLayer,
         .default_max_positions = 131072,
@@ -61,7 +58,6 @@ constexpr std::array<Family, 4> kFamilies = {{
     },
     {
         .architecture = "OlmoeForCausalLM",
-        .model_type = "olmoe",
         .attention_bias = AttentionBiasRule::kQkvAndOutput,
         .qk_norm = kernels::QkNorm::kAllHeads,
         .has_clip_qkv = true,

@@ -33,7 +33,6 @@ enum class AttentionBiasRule : uint8_t {
 // when config.json leaves a field out.
 struct Family {
   std::string_view architecture;
-  std::string_view model_type;
 
   // Attention.
   int32_t default_kv_heads = 0;  // 0: as many as query heads

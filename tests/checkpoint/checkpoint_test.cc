@@ -13,7 +13,6 @@ namespace moesaic {
 namespace {
 
 namespace fs = std::filesystem;
-using testing::ElementsAre;
 using testing::HasSubstr;
 
 // A file of float32 vectors [2], one per name, filled with the name's first letter.
@@ -58,8 +57,7 @@ TEST_F(CheckpointTest, SingleFile) {
   folder_.Write("model.safetensors", Vectors({"a", "b"}));
   const auto checkpoint = Checkpoint::Open(folder_.path());
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
-  EXPECT_THAT((*checkpoint)->names(), ElementsAre("a", "b"));
-  EXPECT_EQ((*checkpoint)->total_bytes(), 16u);
+  EXPECT_TRUE((*checkpoint)->Contains("a"));
   EXPECT_TRUE((*checkpoint)->Contains("b"));
   EXPECT_FALSE((*checkpoint)->Contains("c"));
   const auto tensor = (*checkpoint)->Find("b");
@@ -92,15 +90,17 @@ TEST_F(CheckpointTest, Sharded) {
   WriteShards(Index(kTwoShards));
   const auto checkpoint = Checkpoint::Open(folder_.path());
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
-  EXPECT_THAT((*checkpoint)->names(), ElementsAre("a", "b", "c"));
-  EXPECT_EQ((*checkpoint)->total_bytes(), 24u);
+  EXPECT_EQ(std::memcmp((*checkpoint)->Find("a")->data.data(), "aaaaaaaa", 8), 0);
   EXPECT_EQ(std::memcmp((*checkpoint)->Find("c")->data.data(), "cccccccc", 8), 0);
 }
 
 TEST_F(CheckpointTest, WholeFileComesBeforeIndex) {
   WriteShards(Index(kTwoShards));
   folder_.Write("model.safetensors", Vectors({"z"}));
-  EXPECT_THAT((*Checkpoint::Open(folder_.path()))->names(), ElementsAre("z"));
+  const auto checkpoint = Checkpoint::Open(folder_.path());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_TRUE((*checkpoint)->Contains("z"));
+  EXPECT_FALSE((*checkpoint)->Contains("a"));
 }
 
 TEST_F(CheckpointTest, NoWeights) {
