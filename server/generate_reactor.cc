@@ -66,7 +66,7 @@ GenerateReactor::GenerateReactor(const v1::GenerateRequest& request,
   if (const absl::Status status = Start(request); !status.ok()) {
     RecordRefusal(status, admission_.statistics());
     {
-      absl::MutexLock lock(&mutex_);
+      const std::lock_guard lock(mutex_);
       finished_ = true;
     }
     Finish(RefusalStatus(status, context_));
@@ -81,7 +81,7 @@ absl::Status GenerateReactor::Start(const v1::GenerateRequest& request) {
   decoded->deadline = ClientDeadline(context_);
   if (decoded->client_id.empty()) decoded->client_id = ClientMetadata(context_, "x-request-id");
   // Held so that the first output, which may come at once, waits until `active_` is set.
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   absl::StatusOr<AdmittedRequest> active = admission_.Submit(*std::move(decoded), false, this);
   if (!active.ok()) return active.status();
   active_ = *std::move(active);
@@ -94,7 +94,7 @@ void GenerateReactor::OnStalled(ResponseStream&) { context_.TryCancel(); }
 
 void GenerateReactor::OnWriteDone(bool ok) {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     writing_ = false;
     active_.stream->WriteDone();
     if (!ok) cancelled_ = true;
@@ -104,7 +104,7 @@ void GenerateReactor::OnWriteDone(bool ok) {
 
 void GenerateReactor::OnCancel() {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     if (finished_) return;
     cancelled_ = true;
   }
@@ -131,54 +131,40 @@ void GenerateReactor::TakeOutput() {
 }
 
 void GenerateReactor::Advance() {
-  enum class Action { kWrite, kWriteAndFinish, kFinish } action;
-  absl::Status status;
-  RequestId id = 0;
-  bool abandon = false;
-  {
-    absl::MutexLock lock(&mutex_);
-    if (writing_ || finished_) return;
-    id = active_.stream->id();
-    if (cancelled_) {
-      action = Action::kFinish;
-      abandon = !ended_;
-      status = absl::CancelledError("the client is gone");
-    } else {
-      if (outbox_.empty() && !ended_) TakeOutput();
-      if (outbox_.empty()) {
-        if (!ended_) return;
-        action = Action::kFinish;
-        status = end_status_;
-      } else {
-        in_flight_ = std::move(outbox_.front());
-        outbox_.pop_front();
-        writing_ = true;
-        action = ended_ && outbox_.empty() ? Action::kWriteAndFinish : Action::kWrite;
-        status = end_status_;
-      }
-    }
-    finished_ = action != Action::kWrite;
-    if (finished_) RecordRequestEnd(active_, status, admission_.statistics());
+  // gRPC is called under the lock: no reaction runs within these calls, and OnDone waits for it.
+  const std::lock_guard lock(mutex_);
+  if (writing_ || finished_) return;
+  if (cancelled_) {
+    if (!ended_) admission_.Cancel(active_.stream->id());
+    return End(absl::CancelledError("the client is gone"));
   }
-  if (abandon) admission_.Cancel(id);
-  // Outside the lock; until this write or finish is done nobody else touches `in_flight_`.
-  switch (action) {
-    case Action::kWrite:
-      StartWrite(&in_flight_);
-      break;
-    case Action::kWriteAndFinish:
-      StartWriteAndFinish(&in_flight_, grpc::WriteOptions(), ToGrpcStatus(status));
-      break;
-    case Action::kFinish:
-      Finish(ToGrpcStatus(status));
-      break;
+  if (outbox_.empty() && !ended_) TakeOutput();
+  if (outbox_.empty()) {
+    if (ended_) End(end_status_);
+    return;
   }
+  in_flight_ = std::move(outbox_.front());
+  outbox_.pop_front();
+  writing_ = true;
+  if (!ended_ || !outbox_.empty()) {
+    StartWrite(&in_flight_);
+    return;
+  }
+  finished_ = true;
+  RecordRequestEnd(active_, end_status_, admission_.statistics());
+  StartWriteAndFinish(&in_flight_, grpc::WriteOptions(), ToGrpcStatus(end_status_));
+}
+
+void GenerateReactor::End(const absl::Status& status) {
+  finished_ = true;
+  RecordRequestEnd(active_, status, admission_.statistics());
+  Finish(ToGrpcStatus(status));
 }
 
 void GenerateReactor::OnDone() {
   std::shared_ptr<ResponseStream> stream;
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     stream = active_.stream;
   }
   if (stream != nullptr) stream->Detach();

@@ -1,12 +1,12 @@
 #pragma once
 
 #include <deque>
+#include <mutex>
 #include <string>
 
 #include <grpcpp/support/server_callback.h>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "proto/moesaic/v1/inference.pb.h"
 #include "server/admission.h"
 
@@ -34,12 +34,13 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
   absl::Status Start(const v1::GenerateRequest& request);
   // Writes the next message, or finishes the call, unless a write is in flight.
   void Advance() ABSL_LOCKS_EXCLUDED(mutex_);
+  void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TakeOutput() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   Admission& admission_;
   grpc::CallbackServerContext& context_;
 
-  absl::Mutex mutex_;
+  std::mutex mutex_;
   AdmittedRequest active_ ABSL_GUARDED_BY(mutex_);  // set before the first callback
   std::deque<v1::GenerateResponse> outbox_ ABSL_GUARDED_BY(mutex_);
   v1::GenerateResponse in_flight_ ABSL_GUARDED_BY(mutex_);  // borrowed by gRPC while writing

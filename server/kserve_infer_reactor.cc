@@ -16,7 +16,7 @@ KserveInferReactor::KserveInferReactor(const inference::ModelInferRequest& reque
   if (const absl::Status status = Start(request); !status.ok()) {
     RecordRefusal(status, admission_.statistics());
     {
-      absl::MutexLock lock(&mutex_);
+      const std::lock_guard lock(mutex_);
       finished_ = true;
     }
     Finish(RefusalStatus(status, context_));
@@ -34,7 +34,7 @@ absl::Status KserveInferReactor::Start(const inference::ModelInferRequest& reque
   }
   GenerationRequest generation = std::move(call.request);
   generation.deadline = std::min(generation.deadline, ClientDeadline(context_));
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   call_ = std::move(call);
   model_name_ = model->name;
   MOESAIC_ASSIGN_OR_RETURN(active_, admission_.Submit(std::move(generation), true, this));
@@ -45,7 +45,7 @@ void KserveInferReactor::OnOutputReady(ResponseStream& stream) {
   StreamOutput output = stream.Take();
   if (!output.ended) return;
   if (output.status.ok()) {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     if (finished_) return;
     // One sequence, so one delta.
     for (const SequenceDelta& delta : output.deltas) {
@@ -60,22 +60,19 @@ void KserveInferReactor::OnStalled(ResponseStream&) { context_.TryCancel(); }
 void KserveInferReactor::OnCancel() { End(absl::CancelledError("the client is gone"), true); }
 
 void KserveInferReactor::End(const absl::Status& status, bool abandon) {
-  RequestId id = 0;
-  {
-    absl::MutexLock lock(&mutex_);
-    if (finished_) return;
-    finished_ = true;
-    id = active_.stream->id();
-    RecordRequestEnd(active_, status, admission_.statistics());
-  }
-  if (abandon) admission_.Cancel(id);
+  // Under the lock, so that OnDone, which may follow at once, waits for it.
+  const std::lock_guard lock(mutex_);
+  if (finished_) return;
+  finished_ = true;
+  if (abandon) admission_.Cancel(active_.stream->id());
+  RecordRequestEnd(active_, status, admission_.statistics());
   Finish(ToGrpcStatus(status));
 }
 
 void KserveInferReactor::OnDone() {
   std::shared_ptr<ResponseStream> stream;
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     stream = active_.stream;
   }
   if (stream != nullptr) stream->Detach();

@@ -1,9 +1,10 @@
 #pragma once
 
+#include <mutex>
+
 #include <grpcpp/support/server_callback.h>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "proto/inference/grpc_service.pb.h"
 #include "server/admission.h"
 #include "server/kserve_codec.h"
@@ -35,7 +36,7 @@ class KserveInferReactor final : public grpc::ServerUnaryReactor, public StreamL
   grpc::CallbackServerContext& context_;
   inference::ModelInferResponse& response_;
 
-  absl::Mutex mutex_;
+  std::mutex mutex_;
   InferCall call_ ABSL_GUARDED_BY(mutex_);
   std::string model_name_ ABSL_GUARDED_BY(mutex_);
   AdmittedRequest active_ ABSL_GUARDED_BY(mutex_);

@@ -32,7 +32,7 @@ absl::Status KserveStreamReactor::Start() {
   const RequestId id = active.stream->id();
   bool too_late = false;
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     too_late = finished_;
     if (too_late) {
       retired_.push_back(std::move(active.stream));
@@ -55,7 +55,7 @@ void KserveStreamReactor::OnReadDone(bool ok) {
   if (ok) status = Start();
   if (!status.ok()) RecordRefusal(status, admission_.statistics());
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     reading_ = false;
     reads_done_ = !ok;
     if (!status.ok()) AddError(request_.id(), status);
@@ -65,7 +65,7 @@ void KserveStreamReactor::OnReadDone(bool ok) {
 
 void KserveStreamReactor::OnWriteDone(bool ok) {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     writing_ = false;
     if (in_flight_.stream != nullptr) in_flight_.stream->WriteDone();
     in_flight_ = Answer();
@@ -77,7 +77,7 @@ void KserveStreamReactor::OnWriteDone(bool ok) {
 
 void KserveStreamReactor::OnCancel() {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     cancelled_ = true;
   }
   Advance();
@@ -85,7 +85,7 @@ void KserveStreamReactor::OnCancel() {
 
 void KserveStreamReactor::OnOutputReady(ResponseStream& stream) {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     if (finished_ || running_.count(stream.id()) == 0) return;
     ready_.push_back(stream.id());
   }
@@ -156,51 +156,45 @@ void KserveStreamReactor::TakeOutput(RequestId id) {
 }
 
 void KserveStreamReactor::Advance() {
-  bool write = false, finish = false;
-  absl::Status status;
-  std::vector<RequestId> abandoned;
-  {
-    absl::MutexLock lock(&mutex_);
-    if (finished_) return;
-    if (!writing_) {
-      while (outbox_.empty() && !ready_.empty()) {
-        const RequestId id = ready_.front();
-        ready_.pop_front();
-        TakeOutput(id);
-      }
-      if (cancelled_) end_status_ = absl::CancelledError("the client is gone");
-      finish = !end_status_.ok() || (reads_done_ && running_.empty() && outbox_.empty());
-      if (finish) {
-        finished_ = true;
-        status = end_status_;
-        for (auto& [id, running] : running_) {
-          RecordRequestEnd(running.active, status, admission_.statistics());
-          abandoned.push_back(id);
-          retired_.push_back(running.active.stream);
-        }
-        running_.clear();
-      } else if (!outbox_.empty()) {
-        in_flight_ = std::move(outbox_.front());
-        outbox_.pop_front();
-        writing_ = write = true;
-      }
+  // gRPC is called under the lock: no reaction runs within these calls, and OnDone waits for it.
+  const std::lock_guard lock(mutex_);
+  if (finished_) return;
+  if (!writing_) {
+    while (outbox_.empty() && !ready_.empty()) {
+      const RequestId id = ready_.front();
+      ready_.pop_front();
+      TakeOutput(id);
     }
-    if (!finish && !reading_ && !reads_done_ && outbox_.size() < kMaxWaitingAnswers) {
-      reading_ = true;
-      // Under the lock: afterwards another thread may finish the call.
-      StartRead(&request_);
+    if (cancelled_) end_status_ = absl::CancelledError("the client is gone");
+    if (!end_status_.ok() || (reads_done_ && running_.empty() && outbox_.empty())) return End();
+    if (!outbox_.empty()) {
+      in_flight_ = std::move(outbox_.front());
+      outbox_.pop_front();
+      writing_ = true;
+      StartWrite(&in_flight_.message);
     }
   }
-  for (const RequestId id : abandoned) admission_.Cancel(id);
-  // Until this write is done nobody finishes the call or touches `in_flight_`.
-  if (write) StartWrite(&in_flight_.message);
-  if (finish) Finish(ToGrpcStatus(status));
+  if (!reading_ && !reads_done_ && outbox_.size() < kMaxWaitingAnswers) {
+    reading_ = true;
+    StartRead(&request_);
+  }
+}
+
+void KserveStreamReactor::End() {
+  finished_ = true;
+  for (auto& [id, running] : running_) {
+    admission_.Cancel(id);
+    RecordRequestEnd(running.active, end_status_, admission_.statistics());
+    retired_.push_back(running.active.stream);
+  }
+  running_.clear();
+  Finish(ToGrpcStatus(end_status_));
 }
 
 void KserveStreamReactor::DetachRetired() {
   std::vector<std::shared_ptr<ResponseStream>> retired;
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     std::swap(retired, retired_);
   }
   for (const auto& stream : retired) stream->Detach();

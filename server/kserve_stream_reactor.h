@@ -3,13 +3,13 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
 #include <grpcpp/support/server_callback.h>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "proto/inference/grpc_service.pb.h"
 #include "server/admission.h"
 #include "server/kserve_codec.h"
@@ -62,6 +62,7 @@ class KserveStreamReactor final
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Writes the next answer, reads on, or finishes the call, as far as it can.
   void Advance() ABSL_LOCKS_EXCLUDED(mutex_);
+  void End() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The engine is done with these streams; it may still be about to say so once more.
   void DetachRetired() ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -71,7 +72,7 @@ class KserveStreamReactor final
 
   inference::ModelInferRequest request_;  // gRPC's while a read is in flight
 
-  absl::Mutex mutex_;
+  std::mutex mutex_;
   std::map<RequestId, Running> running_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::shared_ptr<ResponseStream>> retired_ ABSL_GUARDED_BY(mutex_);
   std::deque<RequestId> ready_ ABSL_GUARDED_BY(mutex_);  // streams to take from, in order

@@ -70,7 +70,7 @@ std::string ResponseStream::Detokenize(Sequence& sequence, int32_t token) {
 }
 
 void ResponseStream::OnPromptLogprobs(const std::vector<TokenOutput>& prompt) {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   if (!detached_) prompt_logprobs_ = prompt;
 }
 
@@ -80,7 +80,7 @@ TextSink::Verdict ResponseStream::OnToken(int32_t index, const TokenOutput& toke
   sequence.last_token = token.token;
   const std::string text = Detokenize(sequence, token.token);
 
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   if (progress_.first_token == absl::InfiniteFuture()) progress_.first_token = absl::Now();
   ++progress_.usage.completion_tokens;
   if (detached_ || !status_.ok()) return Verdict::kStop;
@@ -103,7 +103,7 @@ void ResponseStream::OnFinish(int32_t index, FinishReason reason, const Usage& u
     if (sequence.detokenizer) rest = sequence.stops.Push(sequence.detokenizer->Flush());
     rest += sequence.stops.Flush();
   }
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   progress_.finish_reason = reason;
   progress_.usage.prompt_tokens = usage.prompt_tokens;
   progress_.usage.cached_prompt_tokens = usage.cached_prompt_tokens;
@@ -123,7 +123,7 @@ void ResponseStream::OnStepEnd() { Announce(false); }
 
 void ResponseStream::OnEnd(const absl::Status& status) {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     ended_ = true;
     if (status_.ok()) status_ = status;
     progress_.end = absl::Now();
@@ -135,7 +135,7 @@ void ResponseStream::OnEnd(const absl::Status& status) {
 
 void ResponseStream::Announce(bool ended) {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     if (detached_) return;
     if (!ended) {
       if (options_.whole || !HasOutput()) return;
@@ -167,7 +167,7 @@ void ResponseStream::AbortSlowReader(const char* why) {
 
 StreamOutput ResponseStream::Take() {
   StreamOutput output;
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   announced_ = false;
   announced_at_ = absl::InfiniteFuture();
   if (options_.whole && !ended_) return output;
@@ -188,34 +188,34 @@ StreamOutput ResponseStream::Take() {
 }
 
 void ResponseStream::WriteDone() {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   write_started_at_ = absl::InfiniteFuture();
 }
 
 void ResponseStream::Detach() {
-  absl::MutexLock listener_lock(&listener_mutex_);
+  const std::lock_guard listener_lock(listener_mutex_);
   listener_ = nullptr;
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   detached_ = true;
   prompt_logprobs_.clear();
   pending_bytes_ = 0;
 }
 
 ResponseStream::Progress ResponseStream::progress() const {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   return progress_;
 }
 
 void ResponseStream::NotifyListener() {
-  absl::MutexLock lock(&listener_mutex_);
+  const std::lock_guard lock(listener_mutex_);
   if (listener_ != nullptr) listener_->OnOutputReady(*this);
 }
 
 void ResponseStream::CheckStalled(absl::Time now) {
-  absl::MutexLock listener_lock(&listener_mutex_);
+  const std::lock_guard listener_lock(listener_mutex_);
   if (listener_ == nullptr) return;
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     if (now - StalledSince() <= 2 * options_.write_timeout) return;
     AbortSlowReader("the client has read nothing for too long");
   }

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -11,7 +12,6 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "core/ids.h"
 #include "core/sampling_params.h"
@@ -144,10 +144,10 @@ class ResponseStream final : public TextSink, public std::enable_shared_from_thi
   std::function<void()> on_generation_end_;
 
   // Held while the listener is called, so that Detach can wait for it.
-  absl::Mutex listener_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
+  std::mutex listener_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
   StreamListener* listener_ ABSL_GUARDED_BY(listener_mutex_);
 
-  mutable absl::Mutex mutex_;
+  mutable std::mutex mutex_;
   std::vector<TokenOutput> prompt_logprobs_ ABSL_GUARDED_BY(mutex_);
   std::vector<SequenceDelta> pending_ ABSL_GUARDED_BY(mutex_);  // [n]
   int64_t pending_bytes_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -1,5 +1,6 @@
 #include "server/stream_waker.h"
 
+#include <chrono>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -12,40 +13,41 @@ StreamWaker::StreamWaker(absl::Duration sweep_interval)
 
 StreamWaker::~StreamWaker() {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     stop_ = true;
   }
+  changed_.notify_one();
   thread_.join();
 }
 
 void StreamWaker::Wake(std::shared_ptr<ResponseStream> stream) {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   awake_.push_back(std::move(stream));
+  if (awake_.size() == 1) changed_.notify_one();
 }
 
 void StreamWaker::Watch(const std::shared_ptr<ResponseStream>& stream) {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   watched_.push_back(stream);
 }
 
 void StreamWaker::Run() {
+  using Clock = std::chrono::steady_clock;
+  const auto interval = absl::ToChronoNanoseconds(sweep_interval_);
   std::vector<std::shared_ptr<ResponseStream>> batch;
-  absl::Time next_sweep = absl::Now() + sweep_interval_;
+  Clock::time_point next_sweep = Clock::now() + interval;
   while (true) {
     {
-      absl::MutexLock lock(&mutex_);
-      const auto has_work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-        return stop_ || !awake_.empty();
-      };
-      mutex_.AwaitWithDeadline(absl::Condition(&has_work), next_sweep);
+      std::unique_lock lock(mutex_);
+      changed_.wait_until(lock, next_sweep, [this] { return stop_ || !awake_.empty(); });
       if (stop_ && awake_.empty()) return;
       std::swap(batch, awake_);
     }
     for (const auto& stream : batch) stream->NotifyListener();
     batch.clear();
-    if (absl::Now() >= next_sweep) {
+    if (Clock::now() >= next_sweep) {
       Sweep();
-      next_sweep = absl::Now() + sweep_interval_;
+      next_sweep = Clock::now() + interval;
     }
   }
 }
@@ -53,7 +55,7 @@ void StreamWaker::Run() {
 void StreamWaker::Sweep() {
   std::vector<std::shared_ptr<ResponseStream>> live;
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     std::erase_if(watched_, [](const auto& stream) { return stream.expired(); });
     live.reserve(watched_.size());
     for (const auto& stream : watched_) {

@@ -1,11 +1,12 @@
 #pragma once
 
+#include <condition_variable>
 #include <memory>
+#include <mutex>
 #include <thread>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
 namespace moesaic {
@@ -35,7 +36,8 @@ class StreamWaker {
   void Sweep();
 
   const absl::Duration sweep_interval_;
-  absl::Mutex mutex_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
   std::vector<std::shared_ptr<ResponseStream>> awake_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::weak_ptr<ResponseStream>> watched_ ABSL_GUARDED_BY(mutex_);
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;

@@ -1,6 +1,7 @@
 #include "tests/server/fake_engine.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <utility>
 
@@ -73,14 +74,15 @@ FakeEngine::FakeEngine(int32_t max_sequences, int32_t max_queue, int32_t max_mod
 
 FakeEngine::~FakeEngine() {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     stop_ = true;
   }
+  changed_.notify_all();
   thread_.join();
 }
 
 absl::Status FakeEngine::Submit(Request request, std::shared_ptr<TextSink> sink) {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   if (draining_) return absl::UnavailableError("draining");
   if (static_cast<int32_t>(requests_.size()) >= max_sequences_ + max_queue_) {
     return absl::ResourceExhaustedError("full");
@@ -90,16 +92,18 @@ absl::Status FakeEngine::Submit(Request request, std::shared_ptr<TextSink> sink)
   running->request = std::move(request);
   running->sink = std::move(sink);
   requests_.push_back(std::move(running));
+  changed_.notify_all();
   return absl::OkStatus();
 }
 
 void FakeEngine::Cancel(RequestId id) {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   cancelled_.insert(id);
+  changed_.notify_all();
 }
 
 EngineLoad FakeEngine::load() const {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   const auto accepted = static_cast<int32_t>(requests_.size());
   const int32_t running = std::min(accepted, max_sequences_);
   return {.running = running,
@@ -113,21 +117,24 @@ const Model& FakeEngine::model() const {
 }
 
 void FakeEngine::Drain(absl::Time deadline) {
-  absl::MutexLock lock(&mutex_);
+  std::unique_lock lock(mutex_);
   draining_ = true;
-  const auto empty = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return requests_.empty(); };
-  if (mutex_.AwaitWithDeadline(absl::Condition(&empty), deadline)) return;
+  const auto empty = [this] { return requests_.empty(); };
+  const auto limit = std::min(deadline, absl::Now() + absl::Hours(1));
+  if (changed_.wait_until(lock, absl::ToChronoTime(limit), empty)) return;
   for (const auto& running : requests_) cancelled_.insert(running->request.id);
-  mutex_.Await(absl::Condition(&empty));
+  changed_.notify_all();
+  changed_.wait(lock, empty);
 }
 
 void FakeEngine::SetHeld(bool held) {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   held_ = held;
+  changed_.notify_all();
 }
 
 int64_t FakeEngine::steps() const {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   return steps_;
 }
 
@@ -176,11 +183,13 @@ void FakeEngine::Loop() {
     std::vector<std::unique_ptr<Running>> ended;
     std::vector<absl::Status> statuses;
     {
-      absl::MutexLock lock(&mutex_);
-      const auto has_work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      std::unique_lock lock(mutex_);
+      const auto has_work = [this] {
         return stop_ || !cancelled_.empty() || (!held_ && !requests_.empty());
       };
-      mutex_.AwaitWithTimeout(absl::Condition(&has_work), absl::Milliseconds(5));
+      // Wakes now and then to look at deadlines.
+      changed_.wait_until(lock, std::chrono::system_clock::now() + std::chrono::milliseconds(5),
+                          has_work);
       if (stop_ && requests_.empty()) return;
       for (auto it = requests_.begin(); it != requests_.end();) {
         const bool late = (*it)->request.deadline <= absl::Now();
@@ -189,6 +198,7 @@ void FakeEngine::Loop() {
           statuses.push_back(late ? absl::DeadlineExceededError("deadline")
                                   : absl::CancelledError("cancelled"));
           it = requests_.erase(it);
+          changed_.notify_all();
         } else {
           ++it;
         }
@@ -206,12 +216,13 @@ void FakeEngine::Loop() {
       if (!Step(*running)) continue;
       std::unique_ptr<Running> over;
       {
-        absl::MutexLock lock(&mutex_);
+        const std::lock_guard lock(mutex_);
         const auto found =
             std::find_if(requests_.begin(), requests_.end(),
                          [running](const auto& other) { return other.get() == running; });
         over = std::move(*found);
         requests_.erase(found);
+        changed_.notify_all();
       }
       over->sink->OnEnd(absl::OkStatus());
     }

@@ -1,13 +1,14 @@
 #pragma once
 
+#include <condition_variable>
 #include <deque>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <thread>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "engine/engine.h"
 #include "server/served_model.h"
 #include "tokenizer/tokenizer.h"
@@ -62,7 +63,8 @@ class FakeEngine final : public Engine {
   const int32_t max_sequences_;
   const int32_t max_queue_;
   const int32_t max_model_len_;
-  mutable absl::Mutex mutex_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
   std::deque<std::unique_ptr<Running>> requests_ ABSL_GUARDED_BY(mutex_);  // the first ones run
   std::set<RequestId> cancelled_ ABSL_GUARDED_BY(mutex_);
   bool held_ ABSL_GUARDED_BY(mutex_) = false;

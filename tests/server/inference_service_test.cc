@@ -8,9 +8,9 @@
 #include <chrono>
 #include <cstdio>
 #include <fstream>
+#include <latch>
 #include <thread>
 
-#include "absl/synchronization/blocking_counter.h"
 #include "absl/time/clock.h"
 #include "proto/grpc/health/v1/health.grpc.pb.h"
 #include "server/health_check.h"
@@ -142,7 +142,7 @@ TEST_F(InferenceServiceTest, OverloadRefusesExactlyWhatDoesNotFit) {
     v1::GenerateResponse message;
     grpc::Status status;
     int tokens = 0;
-    absl::BlockingCounter* done = nullptr;
+    std::latch* done = nullptr;
     std::atomic<int>* refused = nullptr;
 
     void OnReadDone(bool ok) override {
@@ -153,11 +153,11 @@ TEST_F(InferenceServiceTest, OverloadRefusesExactlyWhatDoesNotFit) {
     void OnDone(const grpc::Status& final_status) override {
       status = final_status;
       if (!status.ok()) ++*refused;
-      done->DecrementCount();
+      done->count_down();
     }
   };
   std::vector<Call> calls(kStreams);
-  absl::BlockingCounter done(kStreams);
+  std::latch done(kStreams);
   std::atomic<int> refused{0};
   for (Call& call : calls) {
     call.request = Prompt("abc", 3);
@@ -170,7 +170,7 @@ TEST_F(InferenceServiceTest, OverloadRefusesExactlyWhatDoesNotFit) {
   while (refused < kStreams - 272) absl::SleepFor(absl::Milliseconds(1));
   EXPECT_EQ(engine_->load().running + engine_->load().waiting, 272);
   engine_->SetHeld(false);
-  done.Wait();
+  done.wait();
 
   int accepted = 0;
   for (const Call& call : calls) {
@@ -218,11 +218,11 @@ TEST_F(InferenceServiceTest, ASlowReaderLosesItsStreamNotTheServer) {
   stub_ = v1::Inference::NewStub(channel_);
   grpc::ClientContext context;
   const auto reader = stub_->Generate(&context, Prompt("abc", 90000000));
-  // The sequence ends though nobody reads; flow control and the stream's bound hold the rest.
-  while (engine_->load().running == 0) absl::SleepFor(absl::Milliseconds(1));
-  AwaitIdle();
   v1::GenerateResponse message;
-  std::string text;
+  ASSERT_TRUE(reader->Read(&message));
+  std::string text = message.text();
+  // The sequence ends though nobody reads on; flow control and the stream's bound hold the rest.
+  AwaitIdle();
   while (reader->Read(&message)) text += message.text();
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_EQ(text.substr(0, 6), "abcabc");
@@ -237,9 +237,9 @@ TEST_F(InferenceServiceTest, AReaderThatNeverReadsAgainIsCutOff) {
   stub_ = v1::Inference::NewStub(channel_);
   grpc::ClientContext context;
   const auto reader = stub_->Generate(&context, Prompt("abc", 90000000));
-  while (engine_->load().running == 0) absl::SleepFor(absl::Milliseconds(1));
-  AwaitIdle();
   v1::GenerateResponse message;
+  ASSERT_TRUE(reader->Read(&message));
+  AwaitIdle();
   while (reader->Read(&message)) {
   }
   EXPECT_FALSE(reader->Finish().ok());

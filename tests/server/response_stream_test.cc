@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
-#include "absl/synchronization/notification.h"
+#include <condition_variable>
+#include <mutex>
+
 #include "absl/time/clock.h"
 #include "server/stream_waker.h"
 #include "tests/server/fake_engine.h"
@@ -14,29 +16,27 @@ using Verdict = TextSink::Verdict;
 
 class CountingListener final : public StreamListener {
  public:
-  void OnOutputReady(ResponseStream&) override {
-    absl::MutexLock lock(&mutex_);
-    ++ready_;
-  }
-  void OnStalled(ResponseStream&) override {
-    absl::MutexLock lock(&mutex_);
-    ++stalled_;
-  }
-  void AwaitReady(int count) {
-    absl::MutexLock lock(&mutex_);
-    const auto reached = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return ready_ >= count; };
-    mutex_.Await(absl::Condition(&reached));
-  }
-  void AwaitStalled() {
-    absl::MutexLock lock(&mutex_);
-    const auto reached = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stalled_ > 0; };
-    mutex_.Await(absl::Condition(&reached));
-  }
+  void OnOutputReady(ResponseStream&) override { Count(ready_); }
+  void OnStalled(ResponseStream&) override { Count(stalled_); }
+
+  void AwaitReady() { Await(ready_); }
+  void AwaitStalled() { Await(stalled_); }
 
  private:
-  absl::Mutex mutex_;
-  int ready_ ABSL_GUARDED_BY(mutex_) = 0;
-  int stalled_ ABSL_GUARDED_BY(mutex_) = 0;
+  void Count(int& counter) {
+    const std::lock_guard lock(mutex_);
+    ++counter;
+    changed_.notify_all();
+  }
+  void Await(const int& counter) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return counter > 0; });
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int ready_ = 0;
+  int stalled_ = 0;
 };
 
 class ResponseStreamTest : public testing::Test {
@@ -67,7 +67,7 @@ class ResponseStreamTest : public testing::Test {
 TEST_F(ResponseStreamTest, AnnouncesAStepAndMergesWhatIsNotTaken) {
   const auto stream = Make({});
   Push(*stream, "ab");
-  listener_.AwaitReady(1);
+  listener_.AwaitReady();
   Push(*stream, "cd");
   StreamOutput output = stream->Take();
   ASSERT_EQ(output.deltas.size(), 1u);
@@ -180,7 +180,7 @@ TEST_F(ResponseStreamTest, AWholeAnswerIsTakenOnlyAtTheEnd) {
   EXPECT_TRUE(stream->Take().deltas.empty());
   stream->OnFinish(0, FinishReason::kLength, {});
   stream->OnEnd(absl::OkStatus());
-  listener_.AwaitReady(1);
+  listener_.AwaitReady();
   EXPECT_EQ(stream->Take().deltas[0].text, "ab");
   stream->Detach();
 }
