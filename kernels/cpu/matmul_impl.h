@@ -55,6 +55,7 @@ void Tile(const TileArgs& args) {
     }
   }
   const char* a = static_cast<const char*>(args.a);
+  const int64_t a_stride = args.a_stride_bytes;
   const float* panel = static_cast<const float*>(args.panel);
   const char* prefetch = static_cast<const char*>(args.prefetch);
   // The lines are spread evenly: a burst would hold up the loads of the panel itself.
@@ -71,7 +72,7 @@ void Tile(const TileArgs& args) {
     lines_left -= lines;
     const int64_t steps = left < kBlockSteps ? left : kBlockSteps;
     for (int64_t step = 0; step < steps; ++step) {
-      Step::template Run<R, V>(a, args.a_stride_bytes, panel, acc);
+      Step::template Run<R, V>(a, a_stride, panel, acc);
       a += Step::kABytes;
       panel += V * kVectorColumns;
     }

@@ -45,11 +45,13 @@ MOESAIC_SIMD Vec WidenEven(const void* pairs) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(p), 16)),
           _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(p + 1), 16))};
 }
+// Shifts twice rather than masking: a matrix product has no register to spare for the mask.
+MOESAIC_SIMD __m256 WidenOddHalf(const __m256i* p) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_srli_epi32(_mm256_loadu_si256(p), 16), 16));
+}
 MOESAIC_SIMD Vec WidenOdd(const void* pairs) {
   const __m256i* p = static_cast<const __m256i*>(pairs);
-  const __m256i odd = _mm256_set1_epi32(-65536);
-  return {_mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(p), odd)),
-          _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(p + 1), odd))};
+  return {WidenOddHalf(p), WidenOddHalf(p + 1)};
 }
 MOESAIC_SIMD float ReduceAdd(Vec x) {
   const __m256 eight = _mm256_add_ps(x.low, x.high);
