@@ -10,7 +10,8 @@
 namespace moesaic {
 namespace {
 
-constexpr size_t kKeptLogitsBytes = size_t{64} << 20;
+// 440 rows of a vocabulary of 152,000: more than a decode step has.
+constexpr size_t kKeptLogitsBytes = size_t{256} << 20;
 
 }  // namespace
 

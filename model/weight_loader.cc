@@ -20,7 +20,8 @@
 namespace moesaic {
 namespace {
 
-// Walks a network's tensors in the order that the decoder uses them.
+// Walks a network's tensors in the order that the decoder uses them, and fills `weights`. One load,
+// one thread; borrows everything.
 class WeightLoader {
  public:
   WeightLoader(const ModelConfig& config,
