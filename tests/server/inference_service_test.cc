@@ -4,16 +4,15 @@
 
 #include <gmock/gmock.h>
 
-#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <fstream>
-#include <latch>
 #include <thread>
 
 #include "absl/time/clock.h"
 #include "proto/grpc/health/v1/health.grpc.pb.h"
 #include "server/health_check.h"
+#include "tests/server/overload.h"
 #include "tests/server/server_fixture.h"
 
 namespace moesaic {
@@ -129,61 +128,14 @@ TEST_F(InferenceServiceTest, RefusesBadRequestsAndGoesOn) {
 }
 
 TEST_F(InferenceServiceTest, OverloadRefusesExactlyWhatDoesNotFit) {
-  constexpr int kStreams = 1000;
   ServerConfig config;
   config.max_sequences = 16;
   config.max_queue = 256;
   Start(config);
-  engine_->SetHeld(true);
-
-  struct Call final : public grpc::ClientReadReactor<v1::GenerateResponse> {
-    grpc::ClientContext context;
-    v1::GenerateRequest request;
-    v1::GenerateResponse message;
-    grpc::Status status;
-    int tokens = 0;
-    std::latch* done = nullptr;
-    std::atomic<int>* refused = nullptr;
-
-    void OnReadDone(bool ok) override {
-      if (!ok) return;
-      tokens += message.token_ids_size();
-      StartRead(&message);
-    }
-    void OnDone(const grpc::Status& final_status) override {
-      status = final_status;
-      if (!status.ok()) ++*refused;
-      done->count_down();
-    }
-  };
-  std::vector<Call> calls(kStreams);
-  std::latch done(kStreams);
-  std::atomic<int> refused{0};
-  for (Call& call : calls) {
-    call.request = Prompt("abc", 3);
-    call.done = &done;
-    call.refused = &refused;
-    stub_->async()->Generate(&call.context, &call.request, &call);
-    call.StartRead(&call.message);
-    call.StartCall();
-  }
-  while (refused < kStreams - 272) absl::SleepFor(absl::Milliseconds(1));
-  EXPECT_EQ(engine_->load().running + engine_->load().waiting, 272);
-  engine_->SetHeld(false);
-  done.wait();
-
-  int accepted = 0;
-  for (const Call& call : calls) {
-    if (call.status.ok()) {
-      ++accepted;
-      EXPECT_EQ(call.tokens, 3);
-      continue;
-    }
-    EXPECT_EQ(call.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
-    EXPECT_EQ(call.context.GetServerTrailingMetadata().count("grpc-retry-pushback-ms"), 1u);
-  }
-  EXPECT_EQ(accepted, 272);
-  EXPECT_EQ(refused, 728);
+  const OverloadResult result = Overload(*stub_, *engine_, Prompt("abc", 3), 1000, 728);
+  EXPECT_EQ(result.accepted, 272);
+  EXPECT_EQ(result.refused, 728);
+  EXPECT_EQ(result.otherwise, 0);
 }
 
 TEST_F(InferenceServiceTest, AClientThatLeavesFreesItsSequence) {

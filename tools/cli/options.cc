@@ -148,9 +148,9 @@ absl::StatusOr<Options> ParseOptions(int argc, const char* const* argv) {
   CLI::App app(
       "Talks to a Moesaic server.\n\n"
       "  moesaic-cli generate \"violin\"                  stream an answer to the terminal\n"
-      "  moesaic-cli generate --temperature 0 --json \"violin\"\n"
-      "  moesaic-cli generate --ids 17,4,99             token ids in; ids out without a tokenizer\n"
-      "  echo \"violin\" | moesaic-cli generate            the prompt from standard input\n"
+      "  moesaic-cli generate --json \"violin\"            one JSON object for each message\n"
+      "  moesaic-cli generate --ids 17,4,99             token ids in, token ids out\n"
+      "  echo \"violin\" | moesaic-cli generate           the prompt from standard input\n"
       "  moesaic-cli info                               what is served, and its limits\n"
       "  moesaic-cli health                             exit status 0 when it serves\n"
       "  moesaic-cli tokenize \"violin\"",
@@ -162,8 +162,8 @@ absl::StatusOr<Options> ParseOptions(int argc, const char* const* argv) {
       app.add_subcommand("generate", "Continue a prompt, writing text as it comes.");
   generate->add_option("prompt", prompt, "the prompt; left out or \"-\": standard input");
   generate->add_flag("--ids", options.prompt_is_ids,
-                     "the prompt is token ids, separated by commas or blanks; output ids are "
-                     "written too");
+                     "the prompt is token ids, separated by commas or blanks; the answer is "
+                     "written as ids too");
   generate->add_flag("--stats", options.stats, "write tokens and times to standard error");
   generate->add_option_function<std::string>(
       "--model", [&options](const std::string& name) { options.request.set_model(name); },
