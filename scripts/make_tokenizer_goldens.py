@@ -140,17 +140,20 @@ class SentencePiece:
     """The ids of Hugging Face's LlamaTokenizer, by SentencePiece itself: special tokens are found first, and only
     the beginning of a text gets a space before it."""
 
-    SPECIAL = re.compile("(<s>|</s>|<unk>)")
     # Protobuf merges this normalizer_spec { add_dummy_prefix: false } with the model's own.
     WITHOUT_PREFIX = b"\x1a\x02\x18\x00"
 
     def __init__(self, model):
         self.first = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.later = sentencepiece.SentencePieceProcessor(model_proto=model + self.WITHOUT_PREFIX)
+        self.size = self.first.get_piece_size()
+        special = [self.first.id_to_piece(i) for i in range(self.size)
+                   if self.first.is_control(i) or self.first.is_unknown(i)]
+        self.special = re.compile("(" + "|".join(map(re.escape, sorted(special, key=len, reverse=True))) + ")")
 
-    def encode(self, text):
-        ids = [self.first.bos_id()]
-        for index, part in enumerate(self.SPECIAL.split(text)):
+    def encode(self, text, add_special=True, parse_special=True):
+        ids = [self.first.bos_id()] if add_special else []
+        for index, part in enumerate(self.special.split(text) if parse_special else [text]):
             if index % 2 == 1:
                 ids.append(self.first.piece_to_id(part))
             elif part:

@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
 """Compares Moesaic's tokenizers, live, with Hugging Face `tokenizers` and SentencePiece.
 
-    scripts/tokenizer_oracle.py --build build [--seed N] [--bytes N] [--only NAME]
+    scripts/tokenizer_oracle.py --build build [--seed N] [--bytes N] [--only NAME] [FILE...]
 
 Texts come from scripts/tokenizer_corpus.py with a fresh seed, plus every character, assigned or not, outside the
 empty planes, alone and after a letter. Compared: ids with and without special tokens in text and around it, decoded text of those ids
-and of random ids, for the committed tokenizers, the demo model's, variations that only this script makes, and
-real files that installed Python packages carry.
+and of random ids, for the committed tokenizers, the demo model's, variations that only this script makes, and the
+files given: real ones are in the wheels of litellm (DeepSeek's tokenizer.json) and mistral-common (Mixtral's
+tokenizer.model).
 """
 
 import argparse
 import json
 import pathlib
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -23,7 +25,7 @@ import tokenizers
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import tokenizer_corpus  # noqa: E402
-from make_tokenizer_goldens import SPECIAL_TOKENS, SPACE, TESTDATA  # noqa: E402
+from make_tokenizer_goldens import SPECIAL_TOKENS, SPACE, TESTDATA, SentencePiece  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ADD_SPECIAL, PARSE_SPECIAL, DECODE, SKIP_SPECIAL = 1, 2, 4, 8
@@ -77,9 +79,27 @@ class HuggingFace:
     def decode(self, ids, skip_special):
         return unless_panic(lambda: self.tokenizer.decode(ids, skip_special_tokens=skip_special))
 
-    def in_bytes(self, token_id):
-        token = self.tokenizer.id_to_token(token_id) or ""
-        return len(token) == 6 and token.startswith("<0x")
+    def token(self, token_id):
+        return self.tokenizer.id_to_token(token_id) or ""
+
+
+class SentencePieceFile:
+    def __init__(self, folder):
+        self.model = SentencePiece((folder / "tokenizer.model").read_bytes())
+        self.size = self.model.size
+
+    def encode(self, text, add_special, parse_special):
+        return self.model.encode(text, add_special, parse_special)
+
+    def decode(self, ids, skip_special):
+        """SentencePiece always leaves control tokens out, and has a text of its own for unknown ones."""
+        first = self.model.first
+        ids = [i for i in ids if 0 <= i < self.size]
+        special = [i for i in ids if first.is_control(i) or first.is_unknown(i)]
+        return None if special and not skip_special else first.decode([i for i in ids if i not in special])
+
+    def token(self, token_id):
+        return self.model.first.id_to_piece(token_id) if token_id < self.size else ""
 
 
 def variations(scratch):
@@ -195,19 +215,23 @@ def variations(scratch):
     yield change("added_token_flags_olmoe", "olmoe", flags)
 
 
-def packaged_files():
-    """Real tokenizer.json files inside installed Python packages."""
-    for path in sorted({p for root in sys.path if root.endswith("-packages")
-                        for p in pathlib.Path(root).rglob("tokenizer.json")}):
-        yield f"{path.parent.parent.name}/{path.parent.name}", path.parent
+def given_files(files, scratch):
+    """A folder with each file under the name it would have in a model's."""
+    for file in files:
+        folder = scratch / file.name
+        folder.mkdir()
+        name = "tokenizer.json" if file.suffix == ".json" else "tokenizer.model"
+        (folder / name).write_bytes(file.read_bytes())
+        yield file.name, folder
 
 
 def byte_runs_are_valid(reference, ids):
     """Whether every run of byte tokens is UTF-8: elsewhere Moesaic keeps more than Hugging Face."""
     run = b""
     for token_id in list(ids) + [-1]:
-        if token_id >= 0 and reference.in_bytes(token_id):
-            run += bytes([int(reference.tokenizer.id_to_token(token_id)[3:5], 16)])
+        byte_token = re.fullmatch("<0x([0-9A-Fa-f]{2})>", reference.token(token_id) if token_id >= 0 else "")
+        if byte_token:
+            run += bytes.fromhex(byte_token[1])
             continue
         try:
             run.decode()
@@ -220,13 +244,14 @@ def byte_runs_are_valid(reference, ids):
 def compare(name, folder, binary, texts, rng):
     """Number of differences; prints the first few."""
     started = time.monotonic()
-    ours, reference = Moesaic(binary, folder), HuggingFace(folder)
-    differences = kept = panics = 0
+    ours = Moesaic(binary, folder)
+    reference = (HuggingFace if (folder / "tokenizer.json").exists() else SentencePieceFile)(folder)
+    differences = kept = unknown = 0
 
     def check(kind, given, mine, theirs):
-        nonlocal differences, panics
+        nonlocal differences, unknown
         if theirs is None:
-            panics += 1
+            unknown += 1
         elif mine != theirs:
             differences += 1
             if differences <= 3:
@@ -248,7 +273,7 @@ def compare(name, folder, binary, texts, rng):
     ours.close()
     print(f"{name}: {len(texts)} texts, {differences} differences"
           f"{f', {kept} random ids left out' if kept else ''}"
-          f"{f', the reference panics on {panics}' if panics else ''}, {time.monotonic() - started:.1f} s", flush=True)
+          f"{f', {unknown} without a reference' if unknown else ''}, {time.monotonic() - started:.1f} s", flush=True)
     return differences
 
 
@@ -257,6 +282,7 @@ def main():
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 31))
     parser.add_argument("--bytes", type=int, default=1_500_000, help="of text for each committed tokenizer")
+    parser.add_argument("files", nargs="*", type=pathlib.Path, help="tokenizer.json or tokenizer.model files")
     parser.add_argument("--only", default="", help="tokenizers whose name contains this")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
@@ -270,11 +296,12 @@ def main():
     differences = 0
     with tempfile.TemporaryDirectory() as scratch:
         cases = [(folder.name, folder, texts + alphabet) for folder in sorted(TESTDATA.iterdir())
-                 if (folder / "tokenizer.json").exists()]
+                 if folder.is_dir()]
         cases += [(folder.name, folder, texts) for folder in sorted((ROOT / "models").glob("*"))
                   if (folder / "tokenizer.json").exists()]
         cases += [(name, folder, fewer + alphabet) for name, folder in variations(pathlib.Path(scratch))]
-        cases += [(name, folder, fewer) for name, folder in packaged_files()]
+        cases += [(name, folder, texts + alphabet)
+                  for name, folder in given_files(arguments.files, pathlib.Path(scratch))]
         for name, folder, case_texts in cases:
             if arguments.only in name:
                 differences += compare(name, folder, binary, case_texts, rng)

@@ -3,8 +3,7 @@
 namespace moesaic {
 namespace {
 
-// How many tokens that make text are taken from the end of the context: more than one character
-// has bytes, so that one that the context leaves incomplete is completed.
+// Tokens of the context that can decide how new ones decode: more than a character has bytes.
 constexpr int kContextTokens = 8;
 
 }  // namespace
