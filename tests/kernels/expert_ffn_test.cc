@@ -284,6 +284,15 @@ TEST_P(ExpertFfnTest, ReadsNoExpertWithoutRowsAndAddsToTheOutput) {
   for (size_t i = 0; i < zero.size(); ++i) EXPECT_NEAR(onto[i], zero[i] + 8.0f, 1e-6f);
 }
 
+TEST_P(ExpertFfnTest, NoRowsAreNoWork) {
+  const LayerShape shape = {32, 64, 64, 2};
+  Experts experts(kernels(), dtype(), shape);
+  experts.HideExpert(0);
+  experts.HideExpert(1);
+  const Operand input(dtype(), RandomValues(32, 1.0f, 6));
+  EXPECT_TRUE(Run(shape, experts, input, {{{0, 1.0f}}}, 0, 0, 2).empty());
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Isas, ExpertFfnTest, testing::ValuesIn(Cases()), [](const testing::TestParamInfo<Case>& param) {
       return StrCat(IsaName(param.param.isa), "_", DTypeName(param.param.dtype));

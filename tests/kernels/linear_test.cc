@@ -92,8 +92,8 @@ TEST_P(LinearTest, MatchesFloat64OnEdgeAndRealShapes) {
     int64_t rows, out, in;
   };
   for (const Size& size :
-       {Size{1, 1, 1}, Size{2, 5, 3}, Size{3, 16, 8}, Size{13, 17, 31}, Size{1, 48, 64},
-        Size{7, 100, 129}, Size{25, 33, 2}, Size{16, 64, 1024}, Size{5, 96, 2048},
+       {Size{0, 40, 8}, Size{1, 1, 1}, Size{2, 5, 3}, Size{3, 16, 8}, Size{13, 17, 31},
+        Size{1, 48, 64}, Size{7, 100, 129}, Size{25, 33, 2}, Size{16, 64, 1024}, Size{5, 96, 2048},
         Size{14, 40, 2051}, Size{1, 1536, 1024}, Size{3, 60, 4096}}) {
     const LinearShape shape = {size.out, size.in};
     const Operand input(GetParam().dtype, RandomValues(size.rows * size.in, 1.0f, 1));
