@@ -1,12 +1,11 @@
 #include "engine/engine.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <thread>
 #include <utility>
 
 #include "base/checked_math.h"
+#include "base/machine_memory.h"
 #include "base/status_macros.h"
 #include "base/str_cat.h"
 #include "engine/engine_core.h"
@@ -129,9 +128,9 @@ int32_t SlidingWindow(const ModelConfig& config, int32_t max_model_len) {
   return largest;
 }
 
-// Room for max_sequences of the longest, but at most a quarter of the machine's memory.
+// Room for max_sequences of the longest, but at most a quarter of the memory there is.
 int64_t DefaultKvBytes(const EngineOptions& options, const KvShape& shape) {
-  const int64_t quarter = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) / 4 * sysconf(_SC_PAGESIZE);
+  const int64_t quarter = MachineMemoryBytes() / 4;
   const int64_t blocks =
       int64_t{options.max_sequences} * CeilDiv<int64_t>(options.max_model_len, kKvBlockTokens);
   return std::min(quarter, CheckedMul(blocks, shape.BlockBytes()).value_or(quarter));
