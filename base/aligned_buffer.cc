@@ -7,6 +7,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/machine_memory.h"
 #include "base/str_cat.h"
 
 namespace moesaic {
@@ -15,10 +16,6 @@ namespace {
 constexpr size_t kHugePageBytes = size_t{2} << 20;
 
 }  // namespace
-
-size_t PhysicalMemoryBytes() {
-  return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
-}
 
 AlignedBuffer::~AlignedBuffer() {
   if (mapping_ != nullptr) munmap(mapping_, mapping_bytes_);
@@ -43,7 +40,7 @@ absl::StatusOr<AlignedBuffer> AlignedBuffer::Allocate(size_t bytes, const char* 
   if (bytes == 0) return buffer;
   const bool huge = bytes >= kHugePageBytes;
   const size_t slack = huge ? kHugePageBytes : 0;
-  if (bytes > PhysicalMemoryBytes()) {
+  if (bytes > static_cast<size_t>(MachineMemoryBytes())) {
     return absl::ResourceExhaustedError(StrCat("cannot allocate ", bytes, " bytes for ", what));
   }
   void* mapping = mmap(nullptr, bytes + slack, PROT_READ | PROT_WRITE,

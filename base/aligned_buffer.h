@@ -7,9 +7,6 @@
 
 namespace moesaic {
 
-// Memory of this machine.
-size_t PhysicalMemoryBytes();
-
 // A zeroed block of memory straight from the operating system, aligned to 2 MiB when it is that
 // large and then backed by huge pages where the kernel offers them. Move-only owner; unmapped in
 // the destructor.

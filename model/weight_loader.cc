@@ -9,6 +9,7 @@
 
 #include "base/aligned_buffer.h"
 #include "base/log.h"
+#include "base/machine_memory.h"
 #include "base/progress.h"
 #include "base/status_macros.h"
 #include "base/str_cat.h"
@@ -196,10 +197,10 @@ absl::StatusOr<ModelWeights> LoadWeights(const ModelOptions& options,
   const DType dtype = ResolveDType(options.dtype, config.checkpoint_dtype);
   ModelWeights weights = PlanWeights(config, dtype, kernels);
   MOESAIC_ASSIGN_OR_RETURN(const int64_t bytes, PlannedBytes(weights, config, kernels));
-  if (static_cast<uint64_t>(bytes) > PhysicalMemoryBytes()) {
-    return absl::ResourceExhaustedError(StrCat("the model takes ", FormatBytes(bytes), " in ",
-                                               DTypeName(dtype), ", this machine has ",
-                                               FormatBytes(PhysicalMemoryBytes()), " of memory"));
+  if (bytes > MachineMemoryBytes()) {
+    return absl::ResourceExhaustedError(StrCat(
+        "the model takes ", FormatBytes(bytes), " in ", DTypeName(dtype), ", this machine has ",
+        FormatBytes(static_cast<uint64_t>(MachineMemoryBytes())), " of memory"));
   }
 
   std::unique_ptr<Checkpoint> checkpoint;

@@ -7,6 +7,8 @@
 
 #include <gtest/gtest.h>
 
+#include "base/machine_memory.h"
+
 namespace moesaic {
 namespace {
 
@@ -47,7 +49,9 @@ TEST(AlignedBufferTest, DiscardedBytesReadAsZeroAndTheRestStays) {
 }
 
 TEST(AlignedBufferTest, MoreThanTheMachineHasIsRefused) {
-  EXPECT_EQ(AlignedBuffer::Allocate(PhysicalMemoryBytes() + 1, "test").status().code(),
+  EXPECT_EQ(AlignedBuffer::Allocate(static_cast<size_t>(MachineMemoryBytes()) + 1, "test")
+                .status()
+                .code(),
             absl::StatusCode::kResourceExhausted);
 }
 
