@@ -49,7 +49,7 @@ inline constexpr int64_t kRowBlockBytes = 4096;
 inline constexpr int64_t kRowBlockStride = kRowBlockBytes + 64;
 // Panels multiplied before the next rows are taken: they stay in L2, and the copy of the rows is
 // spread over them.
-inline constexpr int64_t kGroupBytes = 256 << 10;
+inline constexpr int64_t kGroupBytes = 384 << 10;
 inline constexpr int64_t kMaxGroupPanels = 8;
 
 // Whether a tile may read `rows` rows where they are: at most four share a set of an L1 cache whose
