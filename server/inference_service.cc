@@ -34,29 +34,29 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
 grpc::ServerUnaryReactor* InferenceService::Tokenize(grpc::CallbackServerContext* context,
                                                      const v1::TokenizeRequest* request,
                                                      v1::TokenizeResponse* response) {
-  return Reply(context, Tokenize(*request, *response));
+  return Reply(context, EncodeText(*request, *response));
 }
 
 grpc::ServerUnaryReactor* InferenceService::Detokenize(grpc::CallbackServerContext* context,
                                                        const v1::DetokenizeRequest* request,
                                                        v1::DetokenizeResponse* response) {
-  return Reply(context, Detokenize(*request, *response));
+  return Reply(context, DecodeIds(*request, *response));
 }
 
 grpc::ServerUnaryReactor* InferenceService::GetModelInfo(grpc::CallbackServerContext* context,
                                                          const v1::GetModelInfoRequest* request,
                                                          v1::GetModelInfoResponse* response) {
-  return Reply(context, GetModelInfo(*request, *response));
+  return Reply(context, DescribeModel(*request, *response));
 }
 
 grpc::ServerUnaryReactor* InferenceService::GetLoad(grpc::CallbackServerContext* context,
                                                     const v1::GetLoadRequest*,
                                                     v1::GetLoadResponse* response) {
-  return Reply(context, GetLoad(*response));
+  return Reply(context, DescribeLoad(*response));
 }
 
-absl::Status InferenceService::Tokenize(const v1::TokenizeRequest& request,
-                                        v1::TokenizeResponse& response) const {
+absl::Status InferenceService::EncodeText(const v1::TokenizeRequest& request,
+                                          v1::TokenizeResponse& response) const {
   MOESAIC_ASSIGN_OR_RETURN(const ServedModel* model, admission_.FindModel(request.model()));
   MOESAIC_ASSIGN_OR_RETURN(const Tokenizer* tokenizer, RequireTokenizer(*model));
   EncodeOptions options;
@@ -76,8 +76,8 @@ absl::Status InferenceService::Tokenize(const v1::TokenizeRequest& request,
   return absl::OkStatus();
 }
 
-absl::Status InferenceService::Detokenize(const v1::DetokenizeRequest& request,
-                                          v1::DetokenizeResponse& response) const {
+absl::Status InferenceService::DecodeIds(const v1::DetokenizeRequest& request,
+                                         v1::DetokenizeResponse& response) const {
   MOESAIC_ASSIGN_OR_RETURN(const ServedModel* model, admission_.FindModel(request.model()));
   MOESAIC_ASSIGN_OR_RETURN(const Tokenizer* tokenizer, RequireTokenizer(*model));
   for (const int32_t id : request.ids()) {
@@ -94,8 +94,8 @@ absl::Status InferenceService::Detokenize(const v1::DetokenizeRequest& request,
   return absl::OkStatus();
 }
 
-absl::Status InferenceService::GetModelInfo(const v1::GetModelInfoRequest& request,
-                                            v1::GetModelInfoResponse& response) const {
+absl::Status InferenceService::DescribeModel(const v1::GetModelInfoRequest& request,
+                                             v1::GetModelInfoResponse& response) const {
   MOESAIC_ASSIGN_OR_RETURN(const ServedModel* model, admission_.FindModel(request.model()));
   const ModelConfig& config = model->config;
   response.set_model(model->name);
@@ -132,7 +132,7 @@ absl::Status InferenceService::GetModelInfo(const v1::GetModelInfoRequest& reque
   return absl::OkStatus();
 }
 
-absl::Status InferenceService::GetLoad(v1::GetLoadResponse& response) const {
+absl::Status InferenceService::DescribeLoad(v1::GetLoadResponse& response) const {
   MOESAIC_ASSIGN_OR_RETURN(const ServedModel* model, admission_.FindModel(""));
   const EngineLoad load = model->engine->load();
   response.set_running(load.running);

@@ -27,12 +27,12 @@ class InferenceService final : public v1::Inference::CallbackService {
                                     v1::GetLoadResponse* response) override;
 
  private:
-  absl::Status Tokenize(const v1::TokenizeRequest& request, v1::TokenizeResponse& response) const;
-  absl::Status Detokenize(const v1::DetokenizeRequest& request,
-                          v1::DetokenizeResponse& response) const;
-  absl::Status GetModelInfo(const v1::GetModelInfoRequest& request,
-                            v1::GetModelInfoResponse& response) const;
-  absl::Status GetLoad(v1::GetLoadResponse& response) const;
+  absl::Status EncodeText(const v1::TokenizeRequest& request, v1::TokenizeResponse& response) const;
+  absl::Status DecodeIds(const v1::DetokenizeRequest& request,
+                         v1::DetokenizeResponse& response) const;
+  absl::Status DescribeModel(const v1::GetModelInfoRequest& request,
+                             v1::GetModelInfoResponse& response) const;
+  absl::Status DescribeLoad(v1::GetLoadResponse& response) const;
 
   Admission& admission_;
   const int64_t max_message_bytes_;
