@@ -36,7 +36,7 @@ class WeightPackerTest : public testing::TestWithParam<DType> {
  protected:
   WeightPackerTest()
       : null_(std::fopen("/dev/null", "w")),
-        progress_("test", 1, ProgressUnit::kBytes, null_),
+        progress_("test", uint64_t{1} << 40, ProgressUnit::kBytes, null_),
         packer_(kernels_, {.pool = &pool_}, GetParam(), nullptr, progress_) {}
   ~WeightPackerTest() override {
     progress_.Finish();
