@@ -23,6 +23,7 @@ case $preset in
     ;;
   tsan)
     scripts/build.sh --preset tsan tests_labelled_tsan
+    export TSAN_OPTIONS="suppressions=$PWD/tests/server/tsan.supp"
     ctest --test-dir build-tsan --output-on-failure --label-regex tsan
     ;;
   *)
