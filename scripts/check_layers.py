@@ -24,8 +24,8 @@ LAYERS = {
     "batcher": (("base", "core", "memory"), ()),
     "model": (("base", "core", "checkpoint", "memory", "kernels"), ()),
     "engine": (("base", "core", "memory", "router", "batcher", "model"), ()),
-    "server": (("base", "core", "proto", "checkpoint", "kernels", "tokenizer", "model", "engine"),
-               ("grpc", "protobuf", "boost", "cli11", "spdlog")),
+    # Clients' JSON goes through the bounded reader of checkpoint/ (docs/adr/0005-json-at-the-edge.md).
+    "server": (("base", "core", "proto", "checkpoint", "tokenizer", "engine"), ("grpc", "protobuf", "boost", "cli11")),
     "tools": (("base", "core", "proto", "checkpoint", "kernels", "tokenizer", "memory", "router", "batcher", "model"),
               ("grpc", "protobuf", "cli11")),
     "tests": (None, None),

@@ -3,10 +3,6 @@
 #include <memory>
 #include <string>
 
-#include <spdlog/formatter.h>
-#include <spdlog/pattern_formatter.h>
-#include <spdlog/sinks/stdout_sinks.h>
-
 #include "base/log.h"
 #include "checkpoint/json.h"
 

@@ -10,7 +10,6 @@
 #include "base/dtype.h"
 #include "core/sampling_params.h"
 #include "engine/engine.h"
-#include "model/model_config.h"
 #include "tokenizer/tokenizer.h"
 
 namespace moesaic {

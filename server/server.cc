@@ -14,8 +14,7 @@
 #include "base/progress.h"
 #include "base/status_macros.h"
 #include "base/str_cat.h"
-#include "kernels/kernel_table.h"
-#include "model/model.h"
+#include "engine/load_engine.h"
 
 namespace moesaic {
 namespace {
@@ -70,7 +69,6 @@ absl::Status Server::LoadModel() {
   const std::filesystem::path folder(config_.model);
   const absl::Time start = absl::Now();
   MOESAIC_ASSIGN_OR_RETURN(const Isa isa, ParseIsa(config_.isa));
-  const kernels::KernelTable& kernels = kernels::CpuKernels(isa);
   pool_ = std::make_unique<ThreadPool>(config_.threads > 0 ? config_.threads : AvailableThreads());
 
   ServedModel served;
@@ -78,29 +76,25 @@ absl::Status Server::LoadModel() {
   MOESAIC_ASSIGN_OR_RETURN(served.tokenizer, LoadTokenizer(folder));
   MOESAIC_ASSIGN_OR_RETURN(served.chat_template, LoadChatTemplate(folder));
   MOESAIC_ASSIGN_OR_RETURN(
-      std::unique_ptr<Model> model,
-      Model::Load(ModelOptions{.path = folder,
-                               .dtype = ToDTypeChoice(config_.dtype),
-                               .load_format = config_.load_format == "dummy" ? LoadFormat::kDummy
-                                                                             : LoadFormat::kAuto,
-                               .max_batch_tokens = config_.max_batch_tokens,
+      served.engine,
+      LoadEngine(ModelOptions{.path = folder,
+                              .dtype = ToDTypeChoice(config_.dtype),
+                              .load_format = config_.load_format == "dummy" ? LoadFormat::kDummy
+                                                                            : LoadFormat::kAuto},
+                 EngineOptions{.max_batch_tokens = config_.max_batch_tokens,
                                .max_logits_rows = MaxLogitsRows(config_),
-                               .max_model_len = config_.max_model_len},
-                  kernels, Stream{.pool = pool_.get()}));
-  served.config = model->config();
-  served.dtype = model->dtype();
-  served.weight_bytes = model->packed_bytes();
+                               .max_sequences = config_.max_sequences,
+                               .max_queue = config_.max_queue,
+                               .max_model_len = config_.max_model_len,
+                               .kv_memory_bytes = config_.kv_memory_bytes,
+                               .prefix_cache = config_.prefix_cache},
+                 isa, *pool_, metrics_));
+  const Model& model = served.engine->model();
+  served.config = model.config();
+  served.dtype = model.dtype();
+  served.weight_bytes = model.packed_bytes();
   served.limits.vocab_size = served.config.vocab_size;
   MOESAIC_ASSIGN_OR_RETURN(served.defaults, LoadGenerationDefaults(folder, served.limits));
-  MOESAIC_ASSIGN_OR_RETURN(
-      served.engine, Engine::Create(EngineOptions{.max_batch_tokens = config_.max_batch_tokens,
-                                                  .max_logits_rows = MaxLogitsRows(config_),
-                                                  .max_sequences = config_.max_sequences,
-                                                  .max_queue = config_.max_queue,
-                                                  .max_model_len = config_.max_model_len,
-                                                  .kv_memory_bytes = config_.kv_memory_bytes,
-                                                  .prefix_cache = config_.prefix_cache},
-                                    std::move(model), kernels, metrics_));
   spdlog::info(
       "loaded model={} architecture={} dtype={} weights={} isa={} threads={} max_model_len={} "
       "tokenizer={} seconds={:.1f}",
