@@ -9,7 +9,7 @@ if [ "${1:-}" = --once ]; then
   once=1 prompt=${2:?--once needs a prompt}
   shift 2
 fi
-scripts/build.sh moesaic-server moesaic-cli | { grep -v '^ninja: no work to do' || true; } >&2
+scripts/build.sh moesaic-server moesaic-cli | { grep --line-buffered -v '^ninja: ' || true; } >&2
 model=(--model models/wordnet-moe)
 for flag in "$@"; do case $flag in --model | --model=*) model=() ;; esac; done
 if [ "$once" = 0 ]; then

@@ -80,10 +80,11 @@ TEST_F(StepBuilderTest, PromptLogprobsWantTheRowsNotYetCollected) {
 TEST_F(StepBuilderTest, CopiesASharedBlockBeforeItIsWritten) {
   const auto request = MakeRequest(21, 20);
   request->request.params.n = 2;
+  request->sequences.resize(2);
   Sequence& first = *request->sequences[0];
   EXPECT_EQ(ViewOf(first, blocks_).slots, 1 + 1);
   EXPECT_EQ(ViewOf(first, blocks_).extra_blocks, 0);
-  request->sequences.push_back(std::make_unique<Sequence>());
+  request->sequences[1] = std::make_unique<Sequence>();
   Sequence& second = *request->sequences[1];
   second.request = request.get();
   second.tokens = first.tokens;
