@@ -36,16 +36,18 @@ struct Usage {
 // After OnEnd nothing more comes.
 class TextSink {
  public:
-  enum class Verdict : uint8_t { kContinue, kStop };
+  enum class Verdict : uint8_t { kContinue, kStop, kAbort };
 
   virtual ~TextSink() = default;
 
   // Log-probabilities of prompt[1..], in order, before the first token; only when they were asked
   // for.
   virtual void OnPromptLogprobs(const std::vector<TokenOutput>& prompt) = 0;
-  // `sequence` in [0, n). kStop ends the sequence after this token (a stop string was completed).
+  // `sequence` in [0, n). kStop ends the sequence after this token (a stop string was
+  // completed), kAbort too, because nobody reads it any more.
   virtual Verdict OnToken(int32_t sequence, const TokenOutput& token) = 0;
-  // The sequence will get no more tokens. kStop when a stop id or the sink's own verdict ended it.
+  // The sequence will get no more tokens. kStop when a stop id or the sink's own verdict ended it,
+  // kCancelled when that verdict was kAbort.
   virtual void OnFinish(int32_t sequence, FinishReason reason, const Usage& usage) = 0;
   // The tokens of one engine step have all been handed over; a good moment to write.
   virtual void OnStepEnd() = 0;

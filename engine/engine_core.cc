@@ -275,6 +275,7 @@ void EngineCore::SampleNext(Sequence& sequence, std::span<const float> logits, a
 FinishReason EngineCore::ReasonToFinish(const Sequence& sequence, TextSink::Verdict verdict) const {
   const SamplingParams& params = sequence.request->request.params;
   const int32_t output_tokens = sequence.num_tokens() - sequence.request->prompt_tokens();
+  if (verdict == TextSink::Verdict::kAbort) return FinishReason::kCancelled;
   if (verdict == TextSink::Verdict::kStop || sampler_.IsStopToken(params, sequence.tokens.back())) {
     return FinishReason::kStop;
   }

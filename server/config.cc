@@ -190,6 +190,12 @@ absl::Status Validate(const ServerConfig& config) {
       return absl::InvalidArgumentError(StrCat(flag, ": expected 1 KiB to 2 GiB"));
     }
   }
+  if (config.max_batch_tokens < config.max_sequences) {
+    return absl::InvalidArgumentError(
+        StrCat("--max-batch-tokens: got ", config.max_batch_tokens,
+               ", expected at least --max-sequences (", config.max_sequences,
+               "): each running sequence takes a token of every step"));
+  }
   if (config.max_stream_pending_bytes < 1024) {
     return absl::InvalidArgumentError("--max-stream-pending: expected at least 1 KiB");
   }

@@ -83,7 +83,7 @@ TextSink::Verdict ResponseStream::OnToken(int32_t index, const TokenOutput& toke
   const std::lock_guard lock(mutex_);
   if (progress_.first_token == absl::InfiniteFuture()) progress_.first_token = absl::Now();
   ++progress_.usage.completion_tokens;
-  if (detached_ || !status_.ok()) return Verdict::kStop;
+  if (detached_ || !status_.ok()) return Verdict::kAbort;
   SequenceDelta& delta = pending_[index];
   delta.text += text;
   delta.tokens.push_back(token);
@@ -91,7 +91,7 @@ TextSink::Verdict ResponseStream::OnToken(int32_t index, const TokenOutput& toke
                                          token.top.size() * sizeof(TokenLogprob));
   if (!options_.whole && pending_bytes_ > options_.max_pending_bytes) {
     AbortSlowReader("more output is waiting than the server keeps for a stream");
-    return Verdict::kStop;
+    return Verdict::kAbort;
   }
   return sequence.stops.matched() ? Verdict::kStop : Verdict::kContinue;
 }
@@ -171,9 +171,11 @@ StreamOutput ResponseStream::Take() {
   announced_ = false;
   announced_at_ = absl::InfiniteFuture();
   if (options_.whole && !ended_) return output;
-  output.prompt_logprobs = std::exchange(prompt_logprobs_, {});
+  // One answer or none: a request that failed has no partial one.
+  const bool drop = options_.whole && !status_.ok();
+  if (!drop) output.prompt_logprobs = std::exchange(prompt_logprobs_, {});
   for (SequenceDelta& delta : pending_) {
-    if (delta.empty()) continue;
+    if (drop || delta.empty()) continue;
     SequenceDelta fresh;
     fresh.index = delta.index;
     output.deltas.push_back(std::exchange(delta, std::move(fresh)));

@@ -94,6 +94,7 @@ absl::Status Server::LoadModel() {
   served.dtype = model.dtype();
   served.weight_bytes = model.packed_bytes();
   served.limits.vocab_size = served.config.vocab_size;
+  served.limits.max_n = std::min(served.limits.max_n, config_.max_sequences);
   MOESAIC_ASSIGN_OR_RETURN(served.defaults, LoadGenerationDefaults(folder, served.limits));
   spdlog::info(
       "loaded model={} architecture={} dtype={} weights={} isa={} threads={} max_model_len={} "

@@ -158,7 +158,7 @@ class ProcessTest(unittest.TestCase):
         self.assertIn("/nonexistent", server.communicate(timeout=START_SECONDS)[1])
         for flags, words in ((["--device", "cuda:0"], "no CUDA backend"),
                              (["--kv-memory", "much"], "--kv-memory"),
-                             (["--max-batch-tokens", "1"], "max_batch_tokens")):
+                             (["--max-batch-tokens", "1"], "--max-batch-tokens")):
             server = self.start(*flags, wait=False)
             _, log = server.communicate(timeout=START_SECONDS)
             self.assertNotEqual(server.returncode, 0)

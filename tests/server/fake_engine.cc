@@ -164,7 +164,7 @@ bool FakeEngine::Step(Running& running) {
     const auto& stops = request.params.stop_token_ids;
     const bool stop = std::find(stops.begin(), stops.end(), token) != stops.end() ||
                       (token == ByteTokenizer::kEos && !request.params.ignore_eos) ||
-                      verdict == TextSink::Verdict::kStop;
+                      verdict != TextSink::Verdict::kContinue;
     if (!stop && count < request.params.max_tokens) {
       over = false;
       continue;

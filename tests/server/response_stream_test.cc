@@ -189,7 +189,7 @@ TEST_F(ResponseStreamTest, TooMuchUnreadOutputEndsTheRequest) {
   const auto stream = Make({}, {.max_pending_bytes = 1000});
   Verdict verdict = Verdict::kContinue;
   for (int i = 0; i < 1000 && verdict == Verdict::kContinue; ++i) verdict = Push(*stream, "a");
-  EXPECT_EQ(verdict, Verdict::kStop);
+  EXPECT_EQ(verdict, Verdict::kAbort);
   stream->OnFinish(0, FinishReason::kStop, {});
   stream->OnEnd(absl::OkStatus());
   const StreamOutput output = stream->Take();
@@ -203,16 +203,28 @@ TEST_F(ResponseStreamTest, AStalledReaderEndsTheRequestAndThenTheCall) {
   waker_.Watch(stream);
   Push(*stream, "a");
   listener_.AwaitStalled();
-  EXPECT_EQ(Push(*stream, "b"), Verdict::kStop);
+  EXPECT_EQ(Push(*stream, "b"), Verdict::kAbort);
   stream->OnEnd(absl::OkStatus());
   EXPECT_EQ(stream->Take().status.code(), absl::StatusCode::kResourceExhausted);
+  stream->Detach();
+}
+
+TEST_F(ResponseStreamTest, AWholeAnswerThatFailedHasNoPartialOutput) {
+  const auto stream = Make({}, {.whole = true});
+  Push(*stream, "a");
+  stream->OnFinish(0, FinishReason::kCancelled, {});
+  stream->OnEnd(absl::DeadlineExceededError("late"));
+  const StreamOutput output = stream->Take();
+  EXPECT_TRUE(output.ended);
+  EXPECT_TRUE(output.deltas.empty());
+  EXPECT_EQ(output.status.code(), absl::StatusCode::kDeadlineExceeded);
   stream->Detach();
 }
 
 TEST_F(ResponseStreamTest, ADetachedStreamStopsItsSequencesAndCallsNobody) {
   const auto stream = Make({});
   stream->Detach();
-  EXPECT_EQ(Push(*stream, "a"), Verdict::kStop);
+  EXPECT_EQ(Push(*stream, "a"), Verdict::kAbort);
   EXPECT_TRUE(stream->Take().deltas.empty());
   stream->NotifyListener();
 }

@@ -61,6 +61,7 @@ void AddSamplingFlags(CLI::App* app, v1::SamplingParams* sampling) {
            for (const std::string& stop : stops) sampling->add_stop(stop);
          },
          "end where this text appears; can be repeated")
+      ->allow_extra_args(false)  // one value a flag: what follows may be the prompt
       ->group(group);
   app->add_option_function<std::vector<int32_t>>(
          "--stop-token-id",
@@ -68,6 +69,7 @@ void AddSamplingFlags(CLI::App* app, v1::SamplingParams* sampling) {
            for (const int32_t id : ids) sampling->add_stop_token_ids(id);
          },
          "end with this token; can be repeated")
+      ->allow_extra_args(false)
       ->group(group);
   app->add_flag_callback(
          "--ignore-eos", [sampling] { sampling->set_ignore_eos(true); },
