@@ -138,15 +138,23 @@ absl::Status ReadAttention(const Family& family, const Json& config, ModelConfig
   return absl::OkStatus();
 }
 
-// The layers that layer_types names, or none when the field is absent.
-absl::StatusOr<std::optional<std::vector<bool>>> ReadLayerTypes(const Json& config,
-                                                                int32_t num_layers) {
+// A wrong length is refused in every family, as in transformers, also where the names mean nothing.
+absl::Status CheckLayerTypes(const Json& config, int32_t num_layers) {
   const Json* types = JsonFind(config, "layer_types");
-  if (types == nullptr) return std::nullopt;
+  if (types == nullptr) return absl::OkStatus();
   if (!types->is_array() || types->size() != static_cast<size_t>(num_layers)) {
     return absl::InvalidArgumentError(
-        StrCat(kWhat, ": \"layer_types\" is not a list of num_hidden_layers names"));
+        StrCat(kWhat, ": \"layer_types\" is ",
+               types->is_array() ? StrCat("a list of ", types->size()) : "no list",
+               ", expected a name for each of the num_hidden_layers ", num_layers));
   }
+  return absl::OkStatus();
+}
+
+// The layers that layer_types, of the right length, calls sliding; none when the field is absent.
+absl::StatusOr<std::optional<std::vector<bool>>> ReadLayerTypes(const Json& config) {
+  const Json* types = JsonFind(config, "layer_types");
+  if (types == nullptr) return std::nullopt;
   std::vector<bool> slides;
   for (const Json& type : *types) {
     const bool sliding = type == "sliding_attention";
@@ -161,6 +169,7 @@ absl::StatusOr<std::optional<std::vector<bool>>> ReadLayerTypes(const Json& conf
 }
 
 absl::Status ReadSlidingWindow(const Family& family, const Json& config, ModelConfig* out) {
+  MOESAIC_RETURN_IF_ERROR(CheckLayerTypes(config, out->num_layers));
   out->sliding_window.assign(static_cast<size_t>(out->num_layers), 0);
   const bool has_switch = family.sliding_window == SlidingWindowRule::kEveryLayerIfUsed ||
                           family.sliding_window == SlidingWindowRule::kLayerTypes;
@@ -170,7 +179,7 @@ absl::Status ReadSlidingWindow(const Family& family, const Json& config, ModelCo
   }
   std::optional<std::vector<bool>> slides;
   if (family.sliding_window == SlidingWindowRule::kLayerTypes) {
-    MOESAIC_ASSIGN_OR_RETURN(slides, ReadLayerTypes(config, out->num_layers));
+    MOESAIC_ASSIGN_OR_RETURN(slides, ReadLayerTypes(config));
     const bool named = slides.has_value() && std::count(slides->begin(), slides->end(), true) > 0;
     if (named && !used) {
       return absl::InvalidArgumentError(
@@ -219,11 +228,14 @@ absl::Status ReadSparseLayers(const Family& family, const Json& config, ModelCon
       return absl::InvalidArgumentError(StrCat(kWhat, ": \"mlp_only_layers\" is not a list"));
     }
     for (const Json& layer : *dense) {
-      if (!layer.is_number_unsigned()) {
+      if (!layer.is_number_integer()) {
         return absl::InvalidArgumentError(
             StrCat(kWhat, ": \"mlp_only_layers\" holds something that is not a layer"));
       }
-      // As in transformers, a layer that the model does not have changes nothing.
+      // transformers asks of each layer whether the list names it. An index that the model does
+      // not have, a negative one too, changes nothing there, and checkpoints cut from larger ones
+      // keep such lists.
+      if (!layer.is_number_unsigned()) continue;
       const uint64_t index = layer.get<uint64_t>();
       if (index < out->layer_is_sparse.size()) out->layer_is_sparse[index] = false;
     }

@@ -85,8 +85,11 @@ absl::StatusOr<RopeFrequencies> Yarn(const Json& parameters,
                                      double original_positions,
                                      int32_t max_positions,
                                      std::vector<float> inverse) {
-  MOESAIC_ASSIGN_OR_RETURN(const double factor, NumberIn(parameters, "factor", 1e-6, kMaxFactor,
-                                                         max_positions / original_positions));
+  // As in transformers the field must be there, but may be null: then the lengths decide.
+  std::optional<double> default_factor;
+  if (parameters.contains("factor")) default_factor = max_positions / original_positions;
+  MOESAIC_ASSIGN_OR_RETURN(const double factor,
+                           NumberIn(parameters, "factor", 1e-6, kMaxFactor, default_factor));
   MOESAIC_ASSIGN_OR_RETURN(double beta_fast, NumberIn(parameters, "beta_fast", 0, 1e6, 32.0));
   MOESAIC_ASSIGN_OR_RETURN(double beta_slow, NumberIn(parameters, "beta_slow", 0, 1e6, 1.0));
   if (beta_fast == 0.0) beta_fast = 32.0;

@@ -146,7 +146,7 @@ TEST(ModelConfig, DenseLayers) {
   const ModelConfig step = Parse(kQwen2, R"({"decoder_sparse_step": 2, "intermediate_size": 99})");
   EXPECT_THAT(step.layer_is_sparse, ElementsAre(false, true, false, true));
   EXPECT_EQ(step.dense_units, 99);
-  const ModelConfig listed = Parse(kQwen3, R"({"mlp_only_layers": [0, 3, 9]})");
+  const ModelConfig listed = Parse(kQwen3, R"({"mlp_only_layers": [0, 3, 9, -1]})");
   EXPECT_THAT(listed.layer_is_sparse, ElementsAre(false, true, true, false));
   EXPECT_EQ(listed.dense_units, 6144);
 }
@@ -242,7 +242,11 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{kQwen3, R"({"norm_topk_prob": 1})", kInvalid, "norm_topk_prob"},
         BadConfig{kQwen3, R"({"decoder_sparse_step": 0})", kInvalid, "decoder_sparse_step"},
         BadConfig{kQwen3, R"({"mlp_only_layers": 1})", kInvalid, "mlp_only_layers"},
-        BadConfig{kQwen3, R"({"mlp_only_layers": [-1]})", kInvalid, "mlp_only_layers"},
+        BadConfig{kQwen3, R"({"mlp_only_layers": [0.5]})", kInvalid, "mlp_only_layers"},
+        BadConfig{kQwen3, R"({"layer_types": ["full_attention"]})", kInvalid,
+                  "\"layer_types\" is a list of 1, expected a name for each of the "
+                  "num_hidden_layers 4"},
+        BadConfig{kMixtral, R"({"layer_types": "full_attention"})", kInvalid, "layer_types"},
         BadConfig{kQwen3, R"({"eos_token_id": "x"})", kInvalid, "eos_token_id"},
         BadConfig{kQwen3, R"({"rope_theta": 0})", kInvalid, "rope_theta"},
         BadConfig{kQwen3, R"({"dtype": "int8"})", kUnimplemented, "dtype"},

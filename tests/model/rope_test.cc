@@ -145,6 +145,8 @@ TEST(ReadRope, RefusedConfigs) {
   expect(R"({"rope_scaling": 2})", kInvalidArgument, "\"rope_scaling\" is not an object");
   expect(R"({"rope_scaling": {"rope_type": 1}})", kInvalidArgument, "rope_type");
   expect(R"({"rope_scaling": {"rope_type": "linear"}})", kInvalidArgument, "factor");
+  expect(R"({"rope_scaling": {"rope_type": "yarn", "original_max_position_embeddings": 128}})",
+         kInvalidArgument, "\"factor\"");
   expect(R"({"rope_scaling": {"rope_type": "linear", "factor": 0}})", kInvalidArgument, "factor");
   expect(R"({"rope_theta": -1})", kInvalidArgument, "rope_theta");
   expect(R"({"rope_theta": 1})", kInvalidArgument, "rope_theta");
