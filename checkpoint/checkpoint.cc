@@ -80,7 +80,7 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const fs::path& fol
   // A whole model.safetensors comes before an index, as in transformers.
   const absl::StatusOr<fs::path> single = ConfinedPath(folder, kSingleFile);
   if (single.ok()) {
-    MOESAIC_RETURN_IF_ERROR(checkpoint->OpenSingle(*single));
+    MOESAIC_RETURN_IF_ERROR(checkpoint->OpenSingle(folder, *single));
     return checkpoint;
   }
   if (!absl::IsNotFound(single.status())) return single.status();
@@ -94,23 +94,30 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const fs::path& fol
       StrCat(folder.string(), ": holds neither ", kSingleFile, " nor ", kIndexFile));
 }
 
-absl::Status Checkpoint::OpenSingle(const fs::path& file) {
+const Checkpoint::File* Checkpoint::AddFile(fs::path path,
+                                            std::unique_ptr<SafetensorsFile> content) {
+  return files_.emplace_back(new File{std::move(path), std::move(content)}).get();
+}
+
+absl::Status Checkpoint::OpenSingle(const fs::path& folder, const fs::path& file) {
+  source_ = folder / kSingleFile;
   MOESAIC_ASSIGN_OR_RETURN(auto opened, SafetensorsFile::Open(file));
-  for (const auto& [name, tensor] : opened->tensors()) {
-    tensors_.emplace(name, Entry{.file = opened.get(), .tensor = &tensor});
+  const File* added = AddFile(source_, std::move(opened));
+  for (const auto& [name, tensor] : added->content->tensors()) {
+    tensors_.emplace(name, Entry{.file = added, .tensor = &tensor});
   }
-  files_.push_back(std::move(opened));
   return absl::OkStatus();
 }
 
 absl::Status Checkpoint::OpenSharded(const fs::path& folder, const fs::path& index) {
+  source_ = folder / kIndexFile;
   MOESAIC_ASSIGN_OR_RETURN(const Json json, ParseJsonFile(index));
   const Json* weight_map = JsonFind(json, "weight_map");
   if (weight_map == nullptr || !weight_map->is_object() || weight_map->empty()) {
     return absl::InvalidArgumentError(
         StrCat(kIndexFile, ": weight_map is not an object that names tensors"));
   }
-  std::map<std::string, const SafetensorsFile*> shards;
+  std::map<std::string, const File*> shards;
   for (const auto& [name, value] : weight_map->items()) {
     if (!value.is_string()) {
       return absl::InvalidArgumentError(
@@ -130,22 +137,22 @@ absl::Status Checkpoint::OpenSharded(const fs::path& folder, const fs::path& ind
                           StrCat(kIndexFile, ": ", std::string(path.status().message())));
     }
     MOESAIC_ASSIGN_OR_RETURN(auto opened, SafetensorsFile::Open(*path));
-    shard = opened.get();
-    for (const auto& [name, tensor] : opened->tensors()) {
+    shard = AddFile(folder / shard_name, std::move(opened));
+    for (const auto& [name, tensor] : shard->content->tensors()) {
       const auto [holder, first] = holders.emplace(name, &shard_name);
       if (!first) {
         return absl::InvalidArgumentError(
             StrCat("tensor \"", name, "\" is in both ", *holder->second, " and ", shard_name));
       }
     }
-    files_.push_back(std::move(opened));
   }
   uint64_t total_bytes = 0;
   for (const auto& [name, value] : weight_map->items()) {
     const std::string& shard_name = value.get_ref<const std::string&>();
-    const SafetensorsFile* shard = shards.at(shard_name);
-    const auto found = shard->tensors().find(name);
-    if (found == shard->tensors().end()) {
+    const File* shard = shards.at(shard_name);
+    const TensorMap& held = shard->content->tensors();
+    const auto found = held.find(name);
+    if (found == held.end()) {
       return absl::InvalidArgumentError(
           StrCat(kIndexFile, ": says that \"", name, "\" is in ", shard_name, ", but it is not"));
     }
@@ -159,10 +166,17 @@ bool Checkpoint::Contains(std::string_view name) const {
   return tensors_.find(name) != tensors_.end();
 }
 
+std::vector<std::string_view> Checkpoint::names() const {
+  std::vector<std::string_view> names;
+  names.reserve(tensors_.size());
+  for (const auto& [name, entry] : tensors_) names.push_back(name);
+  return names;
+}
+
 absl::StatusOr<TensorView> Checkpoint::Find(std::string_view name) const {
   const auto found = tensors_.find(name);
   if (found == tensors_.end()) {
-    return absl::NotFoundError(StrCat("the checkpoint holds no tensor \"", name, "\""));
+    return absl::NotFoundError(StrCat(source_.string(), ": there is no tensor \"", name, "\""));
   }
   return *found->second.tensor;
 }
@@ -170,12 +184,13 @@ absl::StatusOr<TensorView> Checkpoint::Find(std::string_view name) const {
 absl::StatusOr<TensorView> Checkpoint::FindWeight(std::string_view name,
                                                   std::span<const int64_t> shape) const {
   MOESAIC_ASSIGN_OR_RETURN(TensorView tensor, Find(name));
+  const std::string file = tensors_.find(name)->second.file->path.string();
   if (!tensor.dtype.has_value()) {
-    return absl::InvalidArgumentError(StrCat("tensor \"", name, "\" is stored as ",
+    return absl::InvalidArgumentError(StrCat(file, ": tensor \"", name, "\" is stored as ",
                                              tensor.stored_type, ", expected F32, F16 or BF16"));
   }
   if (!std::equal(shape.begin(), shape.end(), tensor.shape.begin(), tensor.shape.end())) {
-    return absl::InvalidArgumentError(StrCat("tensor \"", name, "\" has shape ",
+    return absl::InvalidArgumentError(StrCat(file, ": tensor \"", name, "\" has shape ",
                                              ShapeText(tensor.shape), ", config.json asks for ",
                                              ShapeText(shape)));
   }
@@ -184,7 +199,7 @@ absl::StatusOr<TensorView> Checkpoint::FindWeight(std::string_view name,
 
 void Checkpoint::Release(const TensorView& tensor) const {
   const auto found = tensors_.find(tensor.name);
-  if (found != tensors_.end()) found->second.file->Release(tensor.data);
+  if (found != tensors_.end()) found->second.file->content->Release(tensor.data);
 }
 
 }  // namespace moesaic

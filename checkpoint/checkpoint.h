@@ -33,9 +33,12 @@ class Checkpoint {
   static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::filesystem::path& folder);
 
   bool Contains(std::string_view name) const;
-  // NotFound naming the tensor.
+  // Every tensor, in order.
+  std::vector<std::string_view> names() const;
+  // NotFound naming the tensor and where it was looked for.
   absl::StatusOr<TensorView> Find(std::string_view name) const;
-  // Find, and InvalidArgument unless it is float32, float16 or bfloat16 of exactly `shape`.
+  // Find, and InvalidArgument naming the file unless it is float32, float16 or bfloat16 of exactly
+  // `shape`.
   absl::StatusOr<TensorView> FindWeight(std::string_view name,
                                         std::span<const int64_t> shape) const;
 
@@ -43,16 +46,23 @@ class Checkpoint {
   void Release(const TensorView& tensor) const;
 
  private:
+  struct File {
+    std::filesystem::path path;  // as the folder names it: a cache's real files have no names
+    std::unique_ptr<SafetensorsFile> content;
+  };
   struct Entry {
-    const SafetensorsFile* file = nullptr;
+    const File* file = nullptr;
     const TensorView* tensor = nullptr;
   };
 
   Checkpoint() = default;
-  absl::Status OpenSingle(const std::filesystem::path& file);
+  absl::Status OpenSingle(const std::filesystem::path& folder, const std::filesystem::path& file);
   absl::Status OpenSharded(const std::filesystem::path& folder, const std::filesystem::path& index);
 
-  std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  const File* AddFile(std::filesystem::path path, std::unique_ptr<SafetensorsFile> content);
+
+  std::filesystem::path source_;  // the file that says which tensors there are
+  std::vector<std::unique_ptr<const File>> files_;
   std::map<std::string, Entry, std::less<>> tensors_;
 };
 

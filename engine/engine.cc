@@ -1,11 +1,8 @@
 #include "engine/engine.h"
 
-#include <algorithm>
 #include <thread>
 #include <utility>
 
-#include "base/checked_math.h"
-#include "base/machine_memory.h"
 #include "base/status_macros.h"
 #include "base/str_cat.h"
 #include "engine/engine_core.h"
@@ -66,14 +63,6 @@ class ThreadedEngine final : public Engine {
       return absl::InvalidArgumentError(StrCat("n: got ", request.params.n, ", but at most ",
                                                options_.max_sequences, " sequences run at once"));
     }
-    // The last token's KV is never needed.
-    const int32_t kv_tokens = static_cast<int32_t>(prompt_tokens) + request.params.max_tokens - 1;
-    if (core_.MaxBlocksHeld(kv_tokens) > core_.num_blocks()) {
-      return absl::InvalidArgumentError(
-          StrCat("prompt of ", prompt_tokens, " tokens and max_tokens of ",
-                 request.params.max_tokens, " need ", core_.MaxBlocksHeld(kv_tokens),
-                 " KV blocks, but the KV cache has ", core_.num_blocks()));
-    }
     return absl::OkStatus();
   }
 
@@ -101,59 +90,17 @@ class ThreadedEngine final : public Engine {
   std::thread thread_;  // last: it runs on the members above
 };
 
-absl::Status CheckOptions(const EngineOptions& options) {
-  if (options.max_sequences < 1 || options.max_queue < 0) {
-    return absl::InvalidArgumentError(StrCat("max_sequences ", options.max_sequences,
-                                             " and max_queue ", options.max_queue,
-                                             ": expected at least 1 and 0"));
-  }
-  // Else decoding sequences would starve each other.
-  if (options.max_batch_tokens < options.max_sequences ||
-      options.max_logits_rows < options.max_sequences) {
-    return absl::InvalidArgumentError(StrCat("max_batch_tokens ", options.max_batch_tokens,
-                                             " and max_logits_rows ", options.max_logits_rows,
-                                             ": expected at least max_sequences (",
-                                             options.max_sequences, ")"));
-  }
-  return absl::OkStatus();
-}
-
-// How far back any layer looks, or 0 when one looks back to the start.
-int32_t SlidingWindow(const ModelConfig& config, int32_t max_model_len) {
-  int32_t largest = 0;
-  for (int32_t window : config.sliding_window) {
-    if (window <= 0 || window >= max_model_len) return 0;
-    largest = std::max(largest, window);
-  }
-  return largest;
-}
-
-// Room for max_sequences of the longest, but at most a quarter of the memory there is.
-int64_t DefaultKvBytes(const EngineOptions& options, const KvShape& shape) {
-  const int64_t quarter = MachineMemoryBytes() / 4;
-  const int64_t blocks =
-      int64_t{options.max_sequences} * CeilDiv<int64_t>(options.max_model_len, kKvBlockTokens);
-  return std::min(quarter, CheckedMul(blocks, shape.BlockBytes()).value_or(quarter));
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options,
                                                        std::unique_ptr<Model> model,
                                                        const kernels::KernelTable& kernels,
                                                        MetricsRegistry& metrics) {
-  MOESAIC_RETURN_IF_ERROR(CheckOptions(options));
-  EngineOptions complete = options;
-  const ModelConfig& config = model->config();
-  if (complete.max_model_len == 0) complete.max_model_len = config.max_positions;
-  if (complete.max_model_len < 1 || complete.max_model_len > config.max_positions) {
-    return absl::InvalidArgumentError(StrCat("max_model_len: got ", options.max_model_len,
-                                             ", expected 1 to the model's ", config.max_positions));
-  }
   const KvShape shape = model->kv_shape();
-  if (complete.kv_memory_bytes == 0) complete.kv_memory_bytes = DefaultKvBytes(complete, shape);
+  MOESAIC_ASSIGN_OR_RETURN(const EngineOptions complete,
+                           ResolveEngineOptions(options, model->config(), shape));
   MOESAIC_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(shape, complete.kv_memory_bytes));
-  const int32_t sliding_window = SlidingWindow(config, complete.max_model_len);
+  const int32_t sliding_window = LargestSlidingWindow(model->config(), complete.max_model_len);
   return std::make_unique<ThreadedEngine>(complete, std::move(model), std::move(cache),
                                           sliding_window, kernels, metrics);
 }

@@ -10,21 +10,11 @@
 #include "base/metrics.h"
 #include "core/request.h"
 #include "core/text_sink.h"
+#include "engine/engine_options.h"
 #include "memory/kv_cache.h"
 #include "model/model.h"
 
 namespace moesaic {
-
-struct EngineOptions {
-  int32_t max_batch_tokens = 2048;  // rows of a step; the model's (ModelOptions)
-  int32_t max_logits_rows = 2048;   // of a step; the model's (ModelOptions)
-  int32_t max_sequences = 64;       // running at once
-  int32_t max_queue = 256;          // requests waiting behind them
-  int32_t max_model_len = 0;        // 0: the model's
-  int64_t kv_memory_bytes =
-      0;  // 0: enough for max_sequences x max_model_len, at most a quarter of RAM
-  bool prefix_cache = true;
-};
 
 // A moment's load, for routers and the GetLoad call.
 struct EngineLoad {
@@ -55,6 +45,7 @@ class Engine {
 
   virtual EngineLoad load() const = 0;
   virtual const Model& model() const = 0;
+  // Tokens of prompt and output together that one sequence can have; the KV cache holds as many.
   virtual int32_t max_model_len() const = 0;
 
   // Refuses new requests; returns when none is left or `deadline` passed, then cancels the rest.

@@ -41,8 +41,6 @@ class EngineCore {
 
   const Model& model() const { return *model_; }
   // Blocks that a sequence of `num_tokens` needs at a time, and those there are. Any thread.
-  int32_t MaxBlocksHeld(int32_t num_tokens) const { return blocks_.MaxBlocksHeld(num_tokens); }
-  int32_t num_blocks() const { return blocks_.num_blocks(); }
 
   void Accept(Submission submission);
   void Cancel(RequestId id);

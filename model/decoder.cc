@@ -35,12 +35,7 @@ Decoder::Decoder(ModelConfig config,
   blocks_.push_back({BlockKind::kHead});
 }
 
-KvShape Decoder::kv_shape() const {
-  return {.num_layers = config_.num_layers,
-          .num_kv_heads = config_.num_kv_heads,
-          .head_dim = config_.head_dim,
-          .dtype = weights_.dtype};
-}
+KvShape Decoder::kv_shape() const { return KvShapeOf(config_, weights_.dtype); }
 
 void Decoder::BeginStep(const Batch& batch, const KvCache& kv) {
   // A step that wanted every prompt token's logits may have used gigabytes: hand them back.

@@ -34,10 +34,9 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelOptions& options,
     return absl::InvalidArgumentError(
         StrCat("max_batch_tokens ", options.max_batch_tokens, " is too large"));
   }
-  const int32_t positions =
-      options.max_model_len > 0 ? options.max_model_len : config.max_positions;
   MOESAIC_ASSIGN_OR_RETURN(ModelWeights weights, LoadWeights(options, config, kernels, stream));
-  MOESAIC_ASSIGN_OR_RETURN(RopeTable rope, RopeTable::Create(config, positions, stream));
+  MOESAIC_ASSIGN_OR_RETURN(RopeTable rope,
+                           RopeTable::Create(config, options.Positions(config), stream));
   MOESAIC_ASSIGN_OR_RETURN(
       ActivationBuffers buffers,
       ActivationBuffers::Create(config, weights, kernels, options.max_batch_tokens,

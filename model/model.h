@@ -27,7 +27,19 @@ struct ModelOptions {
   int32_t max_batch_tokens = 2048;  // rows of the largest step
   int32_t max_logits_rows = 2048;   // logits of the largest step
   int32_t max_model_len = 0;        // positions served; 0: the config's
+
+  int32_t Positions(const ModelConfig& config) const {
+    return max_model_len > 0 ? max_model_len : config.max_positions;
+  }
 };
+
+// The KV cache of a model of `config` that computes in `dtype`.
+inline KvShape KvShapeOf(const ModelConfig& config, DType dtype) {
+  return {.num_layers = config.num_layers,
+          .num_kv_heads = config.num_kv_heads,
+          .head_dim = config.head_dim,
+          .dtype = dtype};
+}
 
 // What is known of a block before any request: its place in the order and which layer it belongs
 // to.

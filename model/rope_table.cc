@@ -9,12 +9,17 @@
 
 namespace moesaic {
 
+int64_t RopeTable::Bytes(const ModelConfig& config, int32_t max_positions) {
+  const int64_t half = static_cast<int64_t>(config.rope_inverse_frequencies.size());
+  return 2 * half * max_positions * static_cast<int64_t>(sizeof(float));
+}
+
 absl::StatusOr<RopeTable> RopeTable::Create(const ModelConfig& config,
                                             int32_t max_positions,
                                             Stream stream) {
   const std::vector<float>& frequencies = config.rope_inverse_frequencies;
   const int64_t half = static_cast<int64_t>(frequencies.size());
-  const size_t bytes = half * max_positions * sizeof(float);
+  const size_t bytes = static_cast<size_t>(Bytes(config, max_positions)) / 2;
   RopeTable table;
   MOESAIC_ASSIGN_OR_RETURN(table.cosines_, AlignedBuffer::Allocate(bytes, "rotary embedding"));
   MOESAIC_ASSIGN_OR_RETURN(table.sines_, AlignedBuffer::Allocate(bytes, "rotary embedding"));

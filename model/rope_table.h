@@ -14,6 +14,8 @@ namespace moesaic {
 class RopeTable {
  public:
   RopeTable() = default;
+  // What Create allocates.
+  static int64_t Bytes(const ModelConfig& config, int32_t max_positions);
   static absl::StatusOr<RopeTable> Create(const ModelConfig& config,
                                           int32_t max_positions,
                                           Stream stream);

@@ -14,6 +14,7 @@
 #include "base/status_macros.h"
 #include "base/str_cat.h"
 #include "model/family.h"
+#include "model/rope_table.h"
 #include "model/weight_packer.h"
 #include "model/weight_plan.h"
 #include "model/weight_source.h"
@@ -197,10 +198,15 @@ absl::StatusOr<ModelWeights> LoadWeights(const ModelOptions& options,
   const DType dtype = ResolveDType(options.dtype, config.checkpoint_dtype);
   ModelWeights weights = PlanWeights(config, dtype, kernels);
   MOESAIC_ASSIGN_OR_RETURN(const int64_t bytes, PlannedBytes(weights, config, kernels));
-  if (bytes > MachineMemoryBytes()) {
-    return absl::ResourceExhaustedError(StrCat(
-        "the model takes ", FormatBytes(bytes), " in ", DTypeName(dtype), ", this machine has ",
-        FormatBytes(static_cast<uint64_t>(MachineMemoryBytes())), " of memory"));
+  const int32_t positions = options.Positions(config);
+  const int64_t rope_bytes = RopeTable::Bytes(config, positions);
+  if (bytes > MachineMemoryBytes() || rope_bytes > MachineMemoryBytes() - bytes) {
+    return absl::ResourceExhaustedError(
+        StrCat("the model takes ", FormatBytes(bytes), " in ", DTypeName(dtype), " and ",
+               FormatBytes(rope_bytes), " for the rotary embedding of ", positions,
+               " positions (max_position_embeddings; --max-model-len serves fewer), this machine "
+               "has ",
+               FormatBytes(static_cast<uint64_t>(MachineMemoryBytes())), " of memory"));
   }
 
   std::unique_ptr<Checkpoint> checkpoint;
@@ -215,6 +221,10 @@ absl::StatusOr<ModelWeights> LoadWeights(const ModelOptions& options,
   WeightLoader loader(config, *family, layout, source, packer, weights);
   MOESAIC_RETURN_IF_ERROR(loader.Load());
   progress.Finish();
+  if (const std::vector<std::string_view> unused = source.Unused(); !unused.empty()) {
+    spdlog::warn("{} tensors of the checkpoint are not used, the first is {}", unused.size(),
+                 std::string(unused.front()));
+  }
   if (dtype == DType::kBFloat16 && source.matrices_wider_than_bfloat16() > 0) {
     spdlog::warn(
         "{} tensors were rounded to bfloat16, which loses precision (--dtype float32 keeps it)",

@@ -17,8 +17,8 @@ DType ResolveDType(DTypeChoice choice, DType checkpoint_dtype);
 
 // Packs the weights of options.path (or random ones) for `config`, with a progress line on standard
 // error. NotFound or InvalidArgument naming the tensor when the checkpoint does not hold what
-// config.json promises; ResourceExhausted when the packed model is larger than this machine's
-// memory.
+// config.json promises; ResourceExhausted when the packed model and its rotary embedding are larger
+// than this machine's memory.
 absl::StatusOr<ModelWeights> LoadWeights(const ModelOptions& options,
                                          const ModelConfig& config,
                                          const kernels::KernelTable& kernels,

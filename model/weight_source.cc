@@ -17,6 +17,21 @@ uint64_t HashName(std::string_view name, uint64_t seed) {
 
 }  // namespace
 
+absl::StatusOr<TensorView> WeightSource::Find(const std::string& name,
+                                              std::span<const int64_t> shape) {
+  used_.insert(name);
+  return checkpoint_->FindWeight(name, shape);
+}
+
+std::vector<std::string_view> WeightSource::Unused() const {
+  std::vector<std::string_view> unused;
+  if (checkpoint_ == nullptr) return unused;
+  for (const std::string_view name : checkpoint_->names()) {
+    if (!used_.contains(name)) unused.push_back(name);
+  }
+  return unused;
+}
+
 absl::StatusOr<WeightMatrix> WeightSource::Matrix(const std::string& name,
                                                   int64_t rows,
                                                   int64_t cols) {
@@ -26,8 +41,7 @@ absl::StatusOr<WeightMatrix> WeightSource::Matrix(const std::string& name,
     matrix.deviation = 1.0f / std::sqrt(static_cast<float>(cols));
     return matrix;
   }
-  MOESAIC_ASSIGN_OR_RETURN(const TensorView tensor,
-                           checkpoint_->FindWeight(name, std::array{rows, cols}));
+  MOESAIC_ASSIGN_OR_RETURN(const TensorView tensor, Find(name, std::array{rows, cols}));
   matrix.dtype = *tensor.dtype;
   matrix.data = tensor.data;
   if (matrix.dtype != DType::kBFloat16) ++matrices_wider_than_bfloat16_;
@@ -42,8 +56,7 @@ absl::StatusOr<WeightMatrix> WeightSource::Vector(const std::string& name,
     matrix.mean = generated_value;
     return matrix;
   }
-  MOESAIC_ASSIGN_OR_RETURN(const TensorView tensor,
-                           checkpoint_->FindWeight(name, std::array{size}));
+  MOESAIC_ASSIGN_OR_RETURN(const TensorView tensor, Find(name, std::array{size}));
   matrix.dtype = *tensor.dtype;
   matrix.data = tensor.data;
   return matrix;
@@ -53,8 +66,7 @@ absl::StatusOr<std::vector<WeightMatrix>> WeightSource::Matrices(const std::stri
                                                                  int64_t count,
                                                                  int64_t rows,
                                                                  int64_t cols) {
-  MOESAIC_ASSIGN_OR_RETURN(const TensorView tensor,
-                           checkpoint_->FindWeight(name, std::array{count, rows, cols}));
+  MOESAIC_ASSIGN_OR_RETURN(const TensorView tensor, Find(name, std::array{count, rows, cols}));
   if (*tensor.dtype != DType::kBFloat16) ++matrices_wider_than_bfloat16_;
   const int64_t bytes = rows * cols * static_cast<int64_t>(DTypeBytes(*tensor.dtype));
   std::vector<WeightMatrix> matrices;

@@ -1,6 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,12 +32,18 @@ class WeightSource {
                                                      int64_t rows,
                                                      int64_t cols);
 
+  // Tensors of the checkpoint that were not asked for, in order.
+  std::vector<std::string_view> Unused() const;
+
   // Matrices (not vectors) handed out so far that hold more than bfloat16 can.
   int64_t matrices_wider_than_bfloat16() const { return matrices_wider_than_bfloat16_; }
 
  private:
+  absl::StatusOr<TensorView> Find(const std::string& name, std::span<const int64_t> shape);
+
   const Checkpoint* const checkpoint_;
   const uint64_t seed_;
+  std::set<std::string, std::less<>> used_;
   int64_t matrices_wider_than_bfloat16_ = 0;
 };
 

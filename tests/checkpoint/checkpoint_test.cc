@@ -65,7 +65,11 @@ TEST_F(CheckpointTest, SingleFile) {
   EXPECT_EQ(std::memcmp(tensor->data.data(), "bbbbbbbb", 8), 0);
   (*checkpoint)->Release(*tensor);
   EXPECT_EQ(std::memcmp(tensor->data.data(), "bbbbbbbb", 8), 0);
-  EXPECT_TRUE(absl::IsNotFound((*checkpoint)->Find("c").status()));
+  EXPECT_THAT((*checkpoint)->names(), testing::ElementsAre("a", "b"));
+  const absl::Status missing = (*checkpoint)->Find("c").status();
+  EXPECT_TRUE(absl::IsNotFound(missing));
+  EXPECT_EQ(missing.message(),
+            StrCat((folder_.path() / "model.safetensors").string(), ": there is no tensor \"c\""));
 }
 
 TEST_F(CheckpointTest, FindWeightChecksTypeAndShape) {
@@ -80,9 +84,10 @@ TEST_F(CheckpointTest, FindWeightChecksTypeAndShape) {
   const std::vector<int64_t> one = {1};
   EXPECT_TRUE((*checkpoint)->FindWeight("w", shape).ok());
   EXPECT_THAT(std::string((*checkpoint)->FindWeight("w", other).status().message()),
-              HasSubstr("\"w\" has shape [1, 2], config.json asks for [2, 1]"));
+              HasSubstr("/model.safetensors: tensor \"w\" has shape [1, 2], config.json asks for "
+                        "[2, 1]"));
   EXPECT_THAT(std::string((*checkpoint)->FindWeight("i", one).status().message()),
-              HasSubstr("stored as I64"));
+              HasSubstr("/model.safetensors: tensor \"i\" is stored as I64"));
   EXPECT_TRUE(absl::IsNotFound((*checkpoint)->FindWeight("none", one).status()));
 }
 

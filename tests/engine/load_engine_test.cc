@@ -1,6 +1,11 @@
 #include "engine/load_engine.h"
 
+#include <filesystem>
+#include <string>
+
 #include <gtest/gtest.h>
+
+#include "tests/checkpoint/test_files.h"
 
 namespace moesaic {
 namespace {
@@ -17,6 +22,30 @@ TEST(LoadEngineTest, OptionsHoldForModelAndEngine) {
   EXPECT_EQ((*engine)->model().config().num_experts, 16);
   EXPECT_EQ((*engine)->max_model_len(), 100);
   EXPECT_GT((*engine)->load().kv_blocks_total, 0);
+}
+
+TEST(LoadEngineTest, TheKvCacheBoundsTheLengthServed) {
+  ThreadPool pool(2);
+  MetricsRegistry metrics;
+  testing::internal::CaptureStdout();
+  const auto engine = LoadEngine({.path = MOESAIC_SOURCE_DIR "/models/wordnet-moe"},
+                                 {.kv_memory_bytes = 256 << 10}, DetectIsa(), pool, metrics);
+  const std::string log = testing::internal::GetCapturedStdout();
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  EXPECT_EQ((*engine)->max_model_len(), (*engine)->load().kv_blocks_total * 16 + 1);
+  EXPECT_LT((*engine)->max_model_len(), (*engine)->model().config().max_positions);
+  EXPECT_NE(log.find("--kv-memory"), std::string::npos) << log;
+}
+
+TEST(LoadEngineTest, ATooSmallKvCacheIsRefusedBeforeTheWeightsAreRead) {
+  const TempFolder folder;
+  std::filesystem::copy(MOESAIC_SOURCE_DIR "/models/wordnet-moe/config.json", folder.path());
+  ThreadPool pool(1);
+  MetricsRegistry metrics;
+  const auto engine =
+      LoadEngine({.path = folder.path()}, {.kv_memory_bytes = 1}, DetectIsa(), pool, metrics);
+  EXPECT_EQ(engine.status().code(), absl::StatusCode::kInvalidArgument) << engine.status();
+  EXPECT_NE(std::string(engine.status().message()).find("--kv-memory"), std::string::npos);
 }
 
 TEST(LoadEngineTest, AMissingFolderIsTheModelsError) {

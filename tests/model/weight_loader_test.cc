@@ -135,7 +135,23 @@ TEST(WeightLoaderTest, MissingTensorIsNamed) {
     const absl::Status status = LoadError(tensors);
     EXPECT_EQ(status.code(), absl::StatusCode::kNotFound) << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr(name));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("/model.safetensors"));
   }
+}
+
+TEST(WeightLoaderTest, UnusedTensorsAreCountedInOneLine) {
+  TestTensors tensors = TinyQwen2Tensors(DType::kFloat32, false);
+  const auto log_of = [&] {
+    testing::internal::CaptureStderr();
+    testing::internal::CaptureStdout();
+    EXPECT_TRUE(LogitsOf(tensors).ok());
+    return testing::internal::GetCapturedStderr() + testing::internal::GetCapturedStdout();
+  };
+  EXPECT_THAT(log_of(), testing::Not(HasSubstr("not used")));
+  tensors["model.layers.7.extra"] = MakeTensor(DType::kFloat32, {2}, 1);
+  tensors["model.extra"] = MakeTensor(DType::kFloat32, {2}, 1);
+  EXPECT_THAT(log_of(),
+              HasSubstr("2 tensors of the checkpoint are not used, the first is model.extra"));
 }
 
 TEST(WeightLoaderTest, WrongShapeIsNamedWithBothShapes) {
@@ -145,6 +161,7 @@ TEST(WeightLoaderTest, WrongShapeIsNamedWithBothShapes) {
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
   const std::string message(status.message());
   EXPECT_THAT(message, HasSubstr("model.layers.0.mlp.experts.2.up_proj.weight"));
+  EXPECT_THAT(message, HasSubstr("/model.safetensors"));
   EXPECT_THAT(message, HasSubstr("[41, 32]"));
   EXPECT_THAT(message, HasSubstr("[40, 32]"));
 }
@@ -248,6 +265,28 @@ TEST(WeightLoaderTest, AModelLargerThanTheMachineIsRefused) {
   options.model.load_format = LoadFormat::kDummy;
   const absl::Status status = ModelRunner::Load(options).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+}
+
+TEST(WeightLoaderTest, TheRotaryEmbeddingCountsTowardsTheMachinesMemory) {
+  ModelConfig config;
+  config.architecture = "Qwen2MoeForCausalLM";
+  config.vocab_size = 70;
+  config.hidden_size = 32;
+  config.max_positions = 1 << 30;
+  // More than any machine has, but no byte of it is touched.
+  config.rope_inverse_frequencies.resize(1 << 20);
+  ThreadPool pool(1);
+  const kernels::KernelTable& kernels = kernels::CpuKernels(DetectIsa());
+  ModelOptions options;
+  options.load_format = LoadFormat::kDummy;
+  const absl::Status status = LoadWeights(options, config, kernels, {.pool = &pool}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("max_position_embeddings"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("--max-model-len"));
+  // Only what is served counts.
+  options.max_model_len = 16;
+  EXPECT_NE(LoadWeights(options, config, kernels, {.pool = &pool}).status().code(),
+            absl::StatusCode::kResourceExhausted);
 }
 
 }  // namespace
