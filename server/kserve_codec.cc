@@ -78,9 +78,15 @@ absl::Status DecodeParameters(const inference::ModelInferRequest& message, Infer
   Json sampling = Json::object();
   for (const auto& [name, parameter] : message.parameters()) {
     if (name == kEmptyFinalResponse) {
+      if (!parameter.has_bool_param()) {
+        return absl::InvalidArgumentError(StrCat("parameters: ", name, " is not a bool_param"));
+      }
       call.empty_final_response = parameter.bool_param();
     } else if (name == "timeout") {
       // Microseconds, as Triton's clients send it.
+      if (!parameter.has_uint64_param() && !parameter.has_int64_param()) {
+        return absl::InvalidArgumentError("parameters: timeout is not an int64_param");
+      }
       const int64_t us = parameter.has_uint64_param()
                              ? static_cast<int64_t>(
                                    std::min<uint64_t>(parameter.uint64_param(), uint64_t{1} << 62))
@@ -91,7 +97,8 @@ absl::Status DecodeParameters(const inference::ModelInferRequest& message, Infer
       MOESAIC_ASSIGN_OR_RETURN(sampling[name], ParameterJson(parameter, name));
     }
   }
-  return ApplySamplingJson(sampling, "parameters", call.request);
+  // A parameter has a type of its own, so text is no number here.
+  return ApplySamplingJson(sampling, "parameters", /*text_numbers=*/false, call.request);
 }
 
 absl::Status DecodeInputs(const InferInputs& inputs, InferCall& call) {

@@ -161,4 +161,52 @@ KserveService::Reactor* KserveService::CudaSharedMemoryUnregister(
   return Reply(context, absl::OkStatus());
 }
 
+KserveService::Reactor* KserveService::RepositoryModelLoad(
+    Context* context,
+    const inference::RepositoryModelLoadRequest*,
+    inference::RepositoryModelLoadResponse*) {
+  return Reply(context,
+               absl::UnimplementedError("RepositoryModelLoad: models are not loaded by request: a "
+                                        "server serves the one of its --model"));
+}
+
+KserveService::Reactor* KserveService::RepositoryModelUnload(
+    Context* context,
+    const inference::RepositoryModelUnloadRequest*,
+    inference::RepositoryModelUnloadResponse*) {
+  return Reply(context,
+               absl::UnimplementedError(
+                   "RepositoryModelUnload: models are not unloaded by request: stop the server"));
+}
+
+KserveService::Reactor* KserveService::SystemSharedMemoryRegister(
+    Context* context,
+    const inference::SystemSharedMemoryRegisterRequest*,
+    inference::SystemSharedMemoryRegisterResponse*) {
+  return Reply(context,
+               absl::UnimplementedError(
+                   "SystemSharedMemoryRegister: shared memory is not offered: send the tensors"));
+}
+
+KserveService::Reactor* KserveService::CudaSharedMemoryRegister(
+    Context* context,
+    const inference::CudaSharedMemoryRegisterRequest*,
+    inference::CudaSharedMemoryRegisterResponse*) {
+  return Reply(context,
+               absl::UnimplementedError(
+                   "CudaSharedMemoryRegister: shared memory is not offered: send the tensors"));
+}
+
+KserveService::Reactor* KserveService::TraceSetting(Context* context,
+                                                    const inference::TraceSettingRequest*,
+                                                    inference::TraceSettingResponse*) {
+  return Reply(context, absl::UnimplementedError("TraceSetting: there are no traces to set"));
+}
+
+KserveService::Reactor* KserveService::LogSettings(Context* context,
+                                                   const inference::LogSettingsRequest*,
+                                                   inference::LogSettingsResponse*) {
+  return Reply(context, absl::UnimplementedError("LogSettings: logging is not set by request"));
+}
+
 }  // namespace moesaic

@@ -5,9 +5,9 @@
 
 namespace moesaic {
 
-// inference.GRPCInferenceService: the Open Inference Protocol v2 with Triton's additions. Methods
-// that are not overridden (loading models, shared memory, trace and log settings) answer
-// UNIMPLEMENTED. Owner: GrpcServer. Thread: gRPC's. `admission` must outlive it.
+// inference.GRPCInferenceService: the Open Inference Protocol v2 with Triton's additions. Loading
+// models, shared memory, trace and log settings answer UNIMPLEMENTED. Owner: GrpcServer. Thread:
+// gRPC's. `admission` must outlive it.
 class KserveService final : public inference::GRPCInferenceService::CallbackService {
  public:
   explicit KserveService(Admission& admission) : admission_(admission) {}
@@ -59,6 +59,26 @@ class KserveService final : public inference::GRPCInferenceService::CallbackServ
       Context* context,
       const inference::CudaSharedMemoryUnregisterRequest* request,
       inference::CudaSharedMemoryUnregisterResponse* response) override;
+  // Answered so that the client learns why.
+  Reactor* RepositoryModelLoad(Context* context,
+                               const inference::RepositoryModelLoadRequest* request,
+                               inference::RepositoryModelLoadResponse* response) override;
+  Reactor* RepositoryModelUnload(Context* context,
+                                 const inference::RepositoryModelUnloadRequest* request,
+                                 inference::RepositoryModelUnloadResponse* response) override;
+  Reactor* SystemSharedMemoryRegister(
+      Context* context,
+      const inference::SystemSharedMemoryRegisterRequest* request,
+      inference::SystemSharedMemoryRegisterResponse* response) override;
+  Reactor* CudaSharedMemoryRegister(Context* context,
+                                    const inference::CudaSharedMemoryRegisterRequest* request,
+                                    inference::CudaSharedMemoryRegisterResponse* response) override;
+  Reactor* TraceSetting(Context* context,
+                        const inference::TraceSettingRequest* request,
+                        inference::TraceSettingResponse* response) override;
+  Reactor* LogSettings(Context* context,
+                       const inference::LogSettingsRequest* request,
+                       inference::LogSettingsResponse* response) override;
 
  private:
   absl::StatusOr<const ServedModel*> FindModel(const std::string& name,

@@ -37,6 +37,18 @@ absl::StatusOr<int64_t> CountElements(const Tensor& tensor) {
   return elements;
 }
 
+// The lists of a tensor's typed contents that hold anything.
+int CountLists(const inference::InferTensorContents& contents) {
+  int lists = 0;
+  for (const int size : {contents.bool_contents_size(), contents.int_contents_size(),
+                         contents.int64_contents_size(), contents.uint_contents_size(),
+                         contents.uint64_contents_size(), contents.fp32_contents_size(),
+                         contents.fp64_contents_size(), contents.bytes_contents_size()}) {
+    lists += size > 0;
+  }
+  return lists;
+}
+
 absl::Status CheckText(std::string_view name, std::string_view text) {
   if (const auto offset = FindInvalidUtf8(text)) {
     return TensorError(name, "invalid UTF-8 at byte offset ", *offset);
@@ -105,6 +117,9 @@ absl::StatusOr<InferInputs> InferInputs::Parse(const inference::ModelInferReques
     if (raw && tensor.has_contents()) {
       return TensorError(tensor.name(),
                          "the request mixes typed contents and raw_input_contents; use one");
+    }
+    if (CountLists(tensor.contents()) > 1) {
+      return TensorError(tensor.name(), "its contents hold values of more than one type");
     }
     if (tensor.parameters().contains("shared_memory_region")) {
       return TensorError(tensor.name(), "shared memory is not supported");

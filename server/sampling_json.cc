@@ -201,6 +201,7 @@ const std::map<std::string, Setter>& Setters() {
 
 absl::Status ApplySamplingJson(const Json& object,
                                std::string_view what,
+                               bool text_numbers,
                                GenerationRequest& request) {
   if (!object.is_object()) {
     return absl::InvalidArgumentError(StrCat(what, ": expected a JSON object"));
@@ -212,6 +213,9 @@ absl::Status ApplySamplingJson(const Json& object,
           StrCat(what, ": unknown sampling parameter \"", name.substr(0, 64), "\""));
     }
     if (value.is_null()) continue;  // the default, as in vLLM
+    if (!text_numbers && value.is_string() && name != "stop") {
+      return Wrong(what, name, "a number or a boolean, got a string");
+    }
     if (const char* expected = setter->second(value, request)) return Wrong(what, name, expected);
   }
   return absl::OkStatus();
@@ -225,7 +229,7 @@ absl::Status ParseSamplingJson(std::string_view text,
                                .max_values = 4096,
                                .reject_duplicate_keys = true};
   MOESAIC_ASSIGN_OR_RETURN(const Json object, ParseJson(text, what, kLimits));
-  return ApplySamplingJson(object, what, request);
+  return ApplySamplingJson(object, what, /*text_numbers=*/true, request);
 }
 
 }  // namespace moesaic

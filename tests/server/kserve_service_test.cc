@@ -139,8 +139,9 @@ TEST_F(KserveServiceTest, WhatIsNotOfferedIsUnimplemented) {
   Start();
   grpc::ClientContext load;
   inference::RepositoryModelLoadResponse loaded;
-  EXPECT_EQ(stub_->RepositoryModelLoad(&load, {}, &loaded).error_code(),
-            grpc::StatusCode::UNIMPLEMENTED);
+  const grpc::Status refused = stub_->RepositoryModelLoad(&load, {}, &loaded);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_THAT(refused.error_message(), HasSubstr("RepositoryModelLoad: models are not loaded"));
   grpc::ClientContext shared;
   inference::SystemSharedMemoryRegisterResponse registered;
   EXPECT_EQ(stub_->SystemSharedMemoryRegister(&shared, {}, &registered).error_code(),
