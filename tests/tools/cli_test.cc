@@ -62,7 +62,8 @@ TEST(CliOptionsTest, ReadsTokenIds) {
   const auto options = Parse({"generate", "--ids", "3, 1 4"});
   ASSERT_TRUE(options.ok()) << options.status();
   EXPECT_THAT(options->request.token_ids().ids(), ElementsAre(3, 1, 4));
-  for (const char* bad : {"x", "1,-2", "99999999999", "1.5", ""}) {
+  for (const char* bad :
+       {"x", "1,-2", "99999999999", "1.5", "", "1,,2", ",1", "1,", "1, ,2", ","}) {
     EXPECT_FALSE(Parse({"generate", "--ids", bad}).ok()) << bad;
   }
 }
@@ -77,6 +78,10 @@ TEST(CliOptionsTest, ThePromptMayComeFromStandardInput) {
 TEST(CliOptionsTest, ExplainsWhatIsWrong) {
   EXPECT_FALSE(Parse({}).ok());
   EXPECT_FALSE(Parse({"dance"}).ok());
+  EXPECT_THAT(std::string(Parse({"info", "--address", ""}).status().message()),
+              HasSubstr("--address is empty"));
+  EXPECT_THAT(std::string(Parse({"generate", "--ids", "1,,2"}).status().message()),
+              HasSubstr("a token id is missing"));
   EXPECT_FALSE(Parse({"generate", "--temperature", "hot", "x"}).ok());
   EXPECT_THAT(std::string(Parse({"generate", ""}).status().message()), HasSubstr("empty"));
   EXPECT_THAT(std::string(Parse({"generate", "a\xff"}).status().message()), HasSubstr("UTF-8"));

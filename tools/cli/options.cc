@@ -106,6 +106,16 @@ void AddCommonFlags(CLI::App* app, Options& options, double& timeout_seconds) {
 
 absl::StatusOr<std::vector<int32_t>> ParseTokenIds(const std::string& text) {
   std::vector<int32_t> ids;
+  const size_t first = text.find_first_not_of(" \t\n");
+  bool after_comma = first != std::string::npos;  // the list may not begin with one either
+  for (const char c : text) {
+    if (c == ',' && after_comma) {
+      return absl::InvalidArgumentError("a token id is missing before a comma");
+    }
+    if (c == ',') after_comma = true;
+    if (std::string_view(", \t\n").find(c) == std::string_view::npos) after_comma = false;
+  }
+  if (after_comma) return absl::InvalidArgumentError("a token id is missing after the last comma");
   size_t pos = 0;
   while ((pos = text.find_first_not_of(", \t\n", pos)) != std::string::npos) {
     const size_t end = std::min(text.find_first_of(", \t\n", pos), text.size());
@@ -202,6 +212,9 @@ absl::StatusOr<Options> ParseOptions(int argc, const char* const* argv) {
     return options;
   } catch (const CLI::Error& error) {
     return absl::InvalidArgumentError(StrCat(error.what(), "\nRun with --help for the commands."));
+  }
+  if (options.address.empty()) {
+    return absl::InvalidArgumentError("--address is empty, expected HOST:PORT");
   }
   options.command = generate->parsed() ? Command::kGenerate
                     : info->parsed()   ? Command::kInfo
