@@ -19,7 +19,7 @@ namespace moesaic {
 // A moment's load, for routers and the GetLoad call.
 struct EngineLoad {
   int32_t running = 0;
-  int32_t waiting = 0;
+  int32_t waiting = 0;  // at most max_queue
   int32_t kv_blocks_total = 0;
   int32_t kv_blocks_used = 0;  // held by sequences; blocks kept only for prefix reuse count as free
 };

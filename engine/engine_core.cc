@@ -358,7 +358,8 @@ void EngineCore::Settle() {
 EngineLoad EngineCore::load() const {
   const int32_t running = running_requests_;
   return {.running = running,
-          .waiting = std::max(0, queue_.num_accepted() - running),
+          // Accepted requests whose place to run is free but not yet taken are in no queue.
+          .waiting = std::clamp(queue_.num_accepted() - running, 0, options_.max_queue),
           .kv_blocks_total = blocks_.num_blocks(),
           .kv_blocks_used = used_blocks_};
 }

@@ -47,7 +47,10 @@ absl::Status CheckRequest(const ServedModel& model,
                           const std::vector<int32_t>& prompt,
                           GenerationRequest& request) {
   const int32_t max_model_len = model.engine->max_model_len();
-  if (prompt.empty()) return absl::InvalidArgumentError("prompt: it has no tokens");
+  if (prompt.empty()) {
+    return absl::InvalidArgumentError(
+        StrCat("prompt: it has no tokens, expected text or token ids of 1 to ", max_model_len - 1));
+  }
   if (prompt.size() >= static_cast<size_t>(max_model_len)) {
     return absl::InvalidArgumentError(StrCat("prompt: ", prompt.size(),
                                              " tokens; with at least one new one the model takes ",
@@ -114,6 +117,7 @@ absl::StatusOr<AdmittedRequest> Admission::Submit(GenerationRequest request,
   active.client_id = request.client_id.empty() ? StrCat("moesaic-", id) : request.client_id;
   active.prompt_tokens = static_cast<int32_t>(prompt.size());
   active.arrival = arrival;
+  active.deadline = request.deadline;
   StreamOptions stream_options = stream_options_;
   stream_options.whole = whole;
   stream_options.detokenize = request.detokenize;

@@ -23,6 +23,7 @@ struct AdmittedRequest {
   std::string client_id;
   int32_t prompt_tokens = 0;
   absl::Time arrival;
+  absl::Time deadline = absl::InfiniteFuture();
 };
 
 // Where a request is refused or let in: state of the server, the model's name, room in the queue

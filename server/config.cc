@@ -172,6 +172,13 @@ void AddOperationFlags(Flags& flags, ServerConfig& config, std::string& log_form
       ->check(CLI::IsMember({"text", "json"}));
 }
 
+// CLI11 says "INI was not able to parse NAME" of a name it does not know.
+std::string UnknownName(std::string what) {
+  constexpr std::string_view kPrefix = "INI was not able to parse ";
+  if (!what.starts_with(kPrefix)) return what;
+  return StrCat("there is no flag \"", what.substr(kPrefix.size()), "\"");
+}
+
 absl::Status Validate(const ServerConfig& config) {
   if (config.model.empty()) {
     return absl::InvalidArgumentError("--model is required: the folder of a model");
@@ -272,6 +279,10 @@ absl::StatusOr<ServerCommand> ParseServerCommand(int argc, const char* const* ar
     return ServerCommand{.kind = ServerCommand::Kind::kPrint,
                          .config = {},
                          .text = StrCat("moesaic-server ", kVersion, "\n")};
+  } catch (const CLI::ConfigError& error) {
+    return absl::InvalidArgumentError(StrCat("--config ", app.get_config_ptr()->as<std::string>(),
+                                             ": ", UnknownName(error.what()),
+                                             "\nRun with --help for the flags."));
   } catch (const CLI::Error& error) {
     return absl::InvalidArgumentError(StrCat(error.what(), "\nRun with --help for the flags."));
   }

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "server/grpc_status.h"
 #include "server/sampling_proto.h"
 
@@ -63,6 +64,7 @@ GenerateReactor::GenerateReactor(const v1::GenerateRequest& request,
                                  Admission& admission,
                                  grpc::CallbackServerContext& context)
     : admission_(admission), context_(context) {
+  EchoRequestId(context_);
   if (const absl::Status status = Start(request); !status.ok()) {
     RecordRefusal(status, admission_.statistics());
     {
@@ -79,7 +81,7 @@ absl::Status GenerateReactor::Start(const v1::GenerateRequest& request) {
   absl::StatusOr<GenerationRequest> decoded = DecodeGenerateRequest(request, (*model)->defaults);
   if (!decoded.ok()) return decoded.status();
   decoded->deadline = ClientDeadline(context_);
-  if (decoded->client_id.empty()) decoded->client_id = ClientMetadata(context_, "x-request-id");
+  if (decoded->client_id.empty()) decoded->client_id = ClientMetadata(context_, kRequestIdKey);
   // Held so that the first output, which may come at once, waits until `active_` is set.
   const std::lock_guard lock(mutex_);
   absl::StatusOr<AdmittedRequest> active = admission_.Submit(*std::move(decoded), false, this);
@@ -136,7 +138,7 @@ void GenerateReactor::Advance() {
   if (writing_ || finished_) return;
   if (cancelled_) {
     if (!ended_) admission_.Cancel(active_.stream->id());
-    return End(absl::CancelledError("the client is gone"));
+    return End(CancellationStatus(active_.arrival, active_.deadline, absl::Now()));
   }
   if (outbox_.empty() && !ended_) TakeOutput();
   if (outbox_.empty()) {

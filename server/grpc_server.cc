@@ -6,9 +6,11 @@
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server_builder.h>
 
+#include "base/status_macros.h"
 #include "base/str_cat.h"
 #include "server/inference_service.h"
 #include "server/kserve_service.h"
+#include "server/listen_address.h"
 
 namespace moesaic {
 namespace {
@@ -46,6 +48,7 @@ GrpcServer::~GrpcServer() = default;
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerConfig& config,
                                                               Admission& admission) {
+  MOESAIC_RETURN_IF_ERROR(CheckListenAddress(config.bind, config.grpc_port));
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   std::unique_ptr<GrpcServer> result(new GrpcServer);
@@ -63,8 +66,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerConfig
   builder.RegisterService(result->kserve_service_.get());
   result->server_ = builder.BuildAndStart();
   if (result->server_ == nullptr || result->port_ == 0) {
-    return absl::UnavailableError(
-        StrCat("cannot listen on ", address, " (--bind, --grpc-port): is the port taken?"));
+    return absl::UnavailableError(StrCat("cannot listen on ", address, " (--bind, --grpc-port)"));
   }
   result->SetServing(false);
   return result;

@@ -11,6 +11,7 @@ namespace {
 // gRFC A6: a client whose service config allows retries waits this long.
 constexpr char kRetryPushbackKey[] = "grpc-retry-pushback-ms";
 constexpr char kRetryPushbackMs[] = "1000";
+constexpr size_t kMaxRequestIdBytes = 256;
 
 }  // namespace
 
@@ -37,6 +38,24 @@ std::string ClientMetadata(const grpc::CallbackServerContext& context, const cha
   const auto found = context.client_metadata().find(name);
   if (found == context.client_metadata().end()) return "";
   return std::string(found->second.data(), found->second.size());
+}
+
+void EchoRequestId(grpc::CallbackServerContext& context) {
+  const std::string id = ClientMetadata(context, kRequestIdKey);
+  if (!id.empty() && id.size() <= kMaxRequestIdBytes) {
+    context.AddInitialMetadata(kRequestIdKey, id);
+  }
+}
+
+absl::Status CancellationStatus(absl::Time arrival, absl::Time deadline, absl::Time now) {
+  // A client that gives up at its deadline is heard of before the deadline is over here: this clock
+  // started when the request arrived, and gRPC rounds the time it sends up by as much as 1 %.
+  constexpr absl::Duration kNetwork = absl::Milliseconds(50);
+  const absl::Time earliest = deadline == absl::InfiniteFuture()
+                                  ? deadline
+                                  : deadline - kNetwork - 0.01 * (deadline - arrival);
+  if (now >= earliest) return absl::DeadlineExceededError("the request's deadline passed");
+  return absl::CancelledError("the client is gone");
 }
 
 std::string PrintableText(std::string_view text) {

@@ -11,6 +11,9 @@
 
 namespace moesaic {
 
+// Metadata with the client's name for a request.
+inline constexpr char kRequestIdKey[] = "x-request-id";
+
 // Canonical codes are the same on both sides.
 grpc::Status ToGrpcStatus(const absl::Status& status);
 
@@ -22,6 +25,14 @@ absl::Time ClientDeadline(const grpc::CallbackServerContext& context);
 
 // Request metadata; empty when the client sent none of this name.
 std::string ClientMetadata(const grpc::CallbackServerContext& context, const char* name);
+
+// Sends the client's x-request-id, if it gave one of a sensible size, back as initial metadata.
+// Before anything else is sent.
+void EchoRequestId(grpc::CallbackServerContext& context);
+
+// Why gRPC cancelled a call at `now` that arrived at `arrival` with `deadline`: the client gave up
+// at its deadline, or is gone.
+absl::Status CancellationStatus(absl::Time arrival, absl::Time deadline, absl::Time now);
 
 // The text with every byte that is not ASCII replaced, for protobuf string fields that may quote
 // what a client sent.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "server/grpc_status.h"
 
@@ -13,6 +14,7 @@ KserveInferReactor::KserveInferReactor(const inference::ModelInferRequest& reque
                                        Admission& admission,
                                        grpc::CallbackServerContext& context)
     : admission_(admission), context_(context), response_(response) {
+  EchoRequestId(context_);
   if (const absl::Status status = Start(request); !status.ok()) {
     RecordRefusal(status, admission_.statistics());
     {
@@ -34,6 +36,7 @@ absl::Status KserveInferReactor::Start(const inference::ModelInferRequest& reque
   }
   GenerationRequest generation = std::move(call.request);
   generation.deadline = std::min(generation.deadline, ClientDeadline(context_));
+  if (generation.client_id.empty()) generation.client_id = ClientMetadata(context_, kRequestIdKey);
   const std::lock_guard lock(mutex_);
   call_ = std::move(call);
   model_name_ = model->name;
@@ -57,7 +60,14 @@ void KserveInferReactor::OnOutputReady(ResponseStream& stream) {
 
 void KserveInferReactor::OnStalled(ResponseStream&) { context_.TryCancel(); }
 
-void KserveInferReactor::OnCancel() { End(absl::CancelledError("the client is gone"), true); }
+void KserveInferReactor::OnCancel() {
+  absl::Status status;
+  {
+    const std::lock_guard lock(mutex_);
+    status = CancellationStatus(active_.arrival, active_.deadline, absl::Now());
+  }
+  End(status, true);
+}
 
 void KserveInferReactor::End(const absl::Status& status, bool abandon) {
   // Under the lock, so that OnDone, which may follow at once, waits for it.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "server/grpc_status.h"
 
@@ -18,7 +19,9 @@ constexpr size_t kMaxWaitingAnswers = 32;
 KserveStreamReactor::KserveStreamReactor(Admission& admission, grpc::CallbackServerContext& context)
     : admission_(admission),
       context_(context),
+      arrival_(absl::Now()),
       errors_end_stream_(ClientMetadata(context, kGrpcErrorKey) == "true") {
+  EchoRequestId(context_);
   Advance();
 }
 
@@ -27,6 +30,7 @@ absl::Status KserveStreamReactor::Start() {
   MOESAIC_ASSIGN_OR_RETURN(InferCall call, DecodeInferRequest(request_, *model));
   GenerationRequest generation = std::move(call.request);
   generation.deadline = std::min(generation.deadline, ClientDeadline(context_));
+  if (generation.client_id.empty()) generation.client_id = ClientMetadata(context_, kRequestIdKey);
   MOESAIC_ASSIGN_OR_RETURN(AdmittedRequest active,
                            admission_.Submit(std::move(generation), !call.stream, this));
   const RequestId id = active.stream->id();
@@ -165,7 +169,9 @@ void KserveStreamReactor::Advance() {
       ready_.pop_front();
       TakeOutput(id);
     }
-    if (cancelled_) end_status_ = absl::CancelledError("the client is gone");
+    if (cancelled_) {
+      end_status_ = CancellationStatus(arrival_, ClientDeadline(context_), absl::Now());
+    }
     if (!end_status_.ok() || (reads_done_ && running_.empty() && outbox_.empty())) return End();
     if (!outbox_.empty()) {
       in_flight_ = std::move(outbox_.front());

@@ -68,6 +68,7 @@ class KserveStreamReactor final
 
   Admission& admission_;
   grpc::CallbackServerContext& context_;
+  const absl::Time arrival_;
   const bool errors_end_stream_;
 
   inference::ModelInferRequest request_;  // gRPC's while a read is in flight

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -34,6 +35,37 @@ sigset_t EndSignals() {
 
 void Fail(const absl::Status& status) { spdlog::error("{}", std::string(status.message())); }
 
+// Takes the signal that ends the server. While `server` still loads its model there is nothing to
+// drain, and no way to interrupt the loading: then the signal ends the process at once. Must end
+// before `server`.
+class EndSignal {
+ public:
+  explicit EndSignal(const Server& server)
+      : thread_([this, &server] {
+          const sigset_t signals = EndSignals();
+          sigwait(&signals, &signal_);
+          if (abandoned_ || server.loaded()) return;
+          spdlog::info("signal={} while loading: exiting", strsignal(signal_));
+          _exit(EXIT_SUCCESS);
+        }) {}
+  ~EndSignal() {
+    if (!thread_.joinable()) return;
+    abandoned_ = true;
+    pthread_kill(thread_.native_handle(), SIGTERM);
+    thread_.join();
+  }
+
+  int Wait() {
+    thread_.join();
+    return signal_;
+  }
+
+ private:
+  int signal_ = 0;
+  std::atomic<bool> abandoned_ = false;
+  std::thread thread_;  // last: it runs on the members above
+};
+
 // Ends the process when an orderly shutdown does not; a second signal ends it at once.
 void WatchShutdown(absl::Duration limit) {
   std::thread([limit] {
@@ -52,17 +84,12 @@ int Serve(const ServerConfig& config) {
     Fail(server.status());
     return EXIT_FAILURE;
   }
-  // While the model loads there is nothing to drain: a signal ends the process.
-  const sigset_t signals = EndSignals();
-  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
-  const absl::Status loaded = (*server)->LoadModel();
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  if (!loaded.ok()) {
+  EndSignal end_signal(**server);
+  if (const absl::Status loaded = (*server)->LoadModel(); !loaded.ok()) {
     Fail(loaded);
     return EXIT_FAILURE;
   }
-  int signal = 0;
-  sigwait(&signals, &signal);
+  const int signal = end_signal.Wait();
   spdlog::info("signal={} shutting down", strsignal(signal));
   WatchShutdown(config.lame_duck + config.drain_timeout + kWatchdogGrace);
   (*server)->Shutdown();

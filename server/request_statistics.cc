@@ -8,7 +8,12 @@
 namespace moesaic {
 namespace {
 
-const char* FinishName(FinishReason reason) {
+// A call may end before its sequences do.
+const char* FinishName(FinishReason reason, const absl::Status& status) {
+  if (reason == FinishReason::kNone && !status.ok()) {
+    const bool cancelled = absl::IsCancelled(status) || absl::IsDeadlineExceeded(status);
+    reason = cancelled ? FinishReason::kCancelled : FinishReason::kError;
+  }
   switch (reason) {
     case FinishReason::kLength:
       return "length";
@@ -49,7 +54,7 @@ void RecordRequestEnd(const AdmittedRequest& request,
       "request id={} client_id={} status={} finish={} prompt_tokens={} cached_tokens={} "
       "completion_tokens={} first_token_ms={:.1f} total_ms={:.1f}",
       request.stream->id(), PrintableText(request.client_id),
-      absl::StatusCodeToString(status.code()), FinishName(progress.finish_reason),
+      absl::StatusCodeToString(status.code()), FinishName(progress.finish_reason, status),
       request.prompt_tokens, progress.usage.cached_prompt_tokens, progress.usage.completion_tokens,
       started ? absl::ToDoubleMilliseconds(progress.first_token - request.arrival) : -1.0,
       absl::ToDoubleMilliseconds(now - request.arrival));

@@ -49,7 +49,9 @@ absl::StatusOr<GenerationRequest> DecodeGenerateRequest(const v1::GenerateReques
           std::vector<int32_t>(message.token_ids().ids().begin(), message.token_ids().ids().end());
       break;
     case v1::GenerateRequest::PROMPT_NOT_SET:
-      return absl::InvalidArgumentError("prompt: expected text or token_ids");
+      // Admission knows the limits to name. Text would get the tokenizer's special tokens.
+      request.prompt = std::vector<int32_t>();
+      break;
   }
   if (message.has_add_special_tokens()) {
     request.encode.add_special_tokens = message.add_special_tokens();

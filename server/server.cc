@@ -3,6 +3,8 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <thread>
@@ -38,6 +40,24 @@ DTypeChoice ToDTypeChoice(const std::string& name) {
   return DTypeChoice::kAuto;
 }
 
+std::string PartialPortFile(const std::string& port_file) { return port_file + ".partial"; }
+
+// Tries what Server::WritePortFile will do, and leaves nothing behind.
+absl::Status CheckPortFile(const std::string& port_file) {
+  if (port_file.empty()) return absl::OkStatus();
+  std::error_code error;
+  if (std::filesystem::is_directory(port_file, error)) {
+    return absl::InvalidArgumentError(StrCat("--port-file: ", port_file, " is a folder"));
+  }
+  const std::string partial = PartialPortFile(port_file);
+  if (!std::ofstream(partial)) {
+    return absl::UnavailableError(
+        StrCat("--port-file: cannot write ", partial, ": ", std::strerror(errno)));
+  }
+  std::filesystem::remove(partial, error);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 Server::Server(const ServerConfig& config)
@@ -47,6 +67,8 @@ Server::Server(const ServerConfig& config)
                  waker_) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerConfig& config) {
+  // Now, not after minutes of loading.
+  MOESAIC_RETURN_IF_ERROR(CheckPortFile(config.port_file));
   std::unique_ptr<Server> server(new Server(config));
   MOESAIC_ASSIGN_OR_RETURN(server->grpc_, GrpcServer::Start(config, server->admission_));
   Server* raw = server.get();
@@ -117,7 +139,7 @@ absl::Status Server::Serve(ServedModel model) {
 absl::Status Server::WritePortFile() const {
   if (config_.port_file.empty()) return absl::OkStatus();
   // Renamed into place, so that who waits for the file never reads half of it.
-  const std::string partial = config_.port_file + ".partial";
+  const std::string partial = PartialPortFile(config_.port_file);
   {
     std::ofstream file(partial);
     file << "grpc=" << grpc_port() << "\nmetrics=" << metrics_port() << "\n";

@@ -36,6 +36,8 @@ class Server {
   // call gets its status.
   void Shutdown();
 
+  // Any thread.
+  bool loaded() const { return admission_.loaded(); }
   int32_t grpc_port() const { return grpc_->port(); }
   int32_t metrics_port() const { return http_->port(); }
   MetricsRegistry& metrics() { return metrics_; }

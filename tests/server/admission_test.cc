@@ -77,7 +77,8 @@ TEST_F(AdmissionTest, TakesAsManyAsRunAndWaitAndGivesPlacesBack) {
 TEST_F(AdmissionTest, ARefusedRequestKeepsNoPlace) {
   admission_.Serve(model_, 2, 1);
   for (int i = 0; i < 10; ++i) {
-    ExpectRefused(Prompt(""), absl::StatusCode::kInvalidArgument, "no tokens");
+    ExpectRefused(Prompt(""), absl::StatusCode::kInvalidArgument,
+                  "no tokens, expected text or token ids of 1 to 99");
   }
   for (int i = 0; i < 3; ++i) EXPECT_TRUE(Submit(Prompt("hi")).ok());
 }

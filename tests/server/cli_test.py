@@ -29,8 +29,10 @@ class ProcessTest(unittest.TestCase):
     def start(self, *flags, model=None, wait=True):
         """A server on free ports, and the ports once it serves."""
         ports = self.folder / "ports"
-        command = [ARGUMENTS.server_binary, f"--model={model or ARGUMENTS.model}", "--grpc-port", "0",
-                   "--metrics-port", "0", "--port-file", str(ports), *flags]
+        command = [ARGUMENTS.server_binary, f"--model={model or ARGUMENTS.model}", *flags]
+        for flag, value in (("--grpc-port", "0"), ("--metrics-port", "0"), ("--port-file", str(ports))):
+            if flag not in flags:
+                command += [flag, value]
         server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self.addCleanup(self.end, server)
         if not wait:
@@ -52,8 +54,9 @@ class ProcessTest(unittest.TestCase):
     def cli(self, *arguments, stdin=None):
         binary = pathlib.Path(ARGUMENTS.server_binary).parent / "moesaic-cli"
         command, *rest = arguments
-        return subprocess.run([binary, command, "--address", f"127.0.0.1:{self.ports['grpc']}", *rest], input=stdin,
-                              capture_output=True, text=True, timeout=120)
+        address = [] if "--address" in rest else ["--address", f"127.0.0.1:{self.ports['grpc']}"]
+        return subprocess.run([binary, command, *address, *rest], input=stdin, capture_output=True, text=True,
+                              timeout=120)
 
     def test_a_newcomers_session(self):
         server = self.start()
@@ -118,6 +121,8 @@ class ProcessTest(unittest.TestCase):
         for arguments, words in ((("generate", "--max-tokens", "-1", "x"), "max_tokens"),
                                  (("generate", "--max-tokens", "100000", "x"), "max_tokens"),
                                  (("generate", "--ids", "1,2,nothing"), "token id"),
+                                 (("generate", "--ids", "1,,2"), "token id is missing"),
+                                 (("info", "--address", ""), "--address is empty"),
                                  (("generate", "--ids", "99999999"), "99999999"),
                                  (("generate", "--model", "other", "x"), "other")):
             answer = self.cli(*arguments)
@@ -158,11 +163,44 @@ class ProcessTest(unittest.TestCase):
         self.assertIn("/nonexistent", server.communicate(timeout=START_SECONDS)[1])
         for flags, words in ((["--device", "cuda:0"], "no CUDA backend"),
                              (["--kv-memory", "much"], "--kv-memory"),
+                             (["--kv-memory", "1KiB"], "--kv-memory"),
+                             (["--bind", "nowhere.invalid"], "nowhere.invalid"),
+                             (["--bind", "192.0.2.1"], "192.0.2.1"),
+                             (["--port-file", "/no-such-folder/ports"], "/no-such-folder/ports"),
                              (["--max-batch-tokens", "1"], "--max-batch-tokens")):
             server = self.start(*flags, wait=False)
             _, log = server.communicate(timeout=START_SECONDS)
             self.assertNotEqual(server.returncode, 0)
             self.assertIn(words, log)
+            self.assertNotIn("packing weights", log)
+
+    def test_listening_is_said_only_when_it_is_true(self):
+        self.start()
+        for taken in ("grpc", "metrics"):
+            server = self.start(f"--{taken}-port", self.ports[taken], wait=False)
+            _, log = server.communicate(timeout=START_SECONDS)
+            self.assertEqual(server.returncode, 1, log)
+            self.assertIn(f"--{taken}-port", log)
+            self.assertIn("in use", log)
+            self.assertNotIn("listening", log)
+
+    def test_sigterm_while_loading(self):
+        model = self.folder / "slow"
+        model.mkdir()
+        config = json.loads((pathlib.Path(ARGUMENTS.model) / "config.json").read_text())
+        config.update(num_hidden_layers=100)  # 25 times the work
+        (model / "config.json").write_text(json.dumps(config))
+        server = self.start("--load-format", "dummy", model=model, wait=False)
+        log = ""
+        while "listening" not in log:
+            line = server.stderr.readline()
+            self.assertTrue(line, log)
+            log += line
+        server.send_signal(signal.SIGTERM)
+        log += server.communicate(timeout=60)[1]
+        self.assertEqual(server.returncode, 0, log)
+        self.assertIn("while loading", log)
+        self.assertNotIn("shutting down", log)
 
     def test_logs_in_json(self):
         server = self.start("--log-format", "json")

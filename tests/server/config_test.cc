@@ -75,7 +75,8 @@ TEST(ConfigTest, RefusesWhatItDoesNotKnow) {
   EXPECT_FALSE(Parse({"--model", "m", "--max-receive-message", "1"}).ok());
   const std::string file = testing::TempDir() + "/moesaic_config_unknown.conf";
   std::ofstream(file) << "model = m\nno-such-flag = 1\n";
-  EXPECT_FALSE(Parse({"--config", file.c_str()}).ok());
+  EXPECT_THAT(Message(Parse({"--config", file.c_str()})),
+              HasSubstr(file + ": there is no flag \"no-such-flag\""));
 }
 
 TEST(ConfigTest, SaysThatThereIsNoCudaBackend) {

@@ -325,6 +325,43 @@ TEST_F(InferenceServiceTest, WritesThePortFileOnceItServes) {
   EXPECT_EQ(metrics_line, StrCat("metrics=", server_->metrics_port()));
 }
 
+TEST_F(InferenceServiceTest, AnUnwritablePortFileIsAnErrorBeforeAnythingStarts) {
+  ServerConfig config;
+  config.grpc_port = 0;
+  config.metrics_port = 0;
+  for (const char* file : {"/no-such-folder/ports", "/proc"}) {
+    config.port_file = file;
+    const absl::Status status = Server::Start(config).status();
+    EXPECT_FALSE(status.ok());
+    EXPECT_THAT(std::string(status.message()), HasSubstr("--port-file"));
+    EXPECT_THAT(std::string(status.message()), HasSubstr(file));
+  }
+}
+
+TEST_F(InferenceServiceTest, TheClientsRequestIdComesBack) {
+  Start();
+  for (const v1::GenerateRequest& request : {Prompt("abc", 2), Prompt("", 2)}) {
+    grpc::ClientContext context;
+    context.AddMetadata("x-request-id", "mine-7");
+    Generate(request, context);
+    const auto& metadata = context.GetServerInitialMetadata();
+    const auto found = metadata.find("x-request-id");
+    ASSERT_NE(found, metadata.end());
+    EXPECT_EQ(std::string(found->second.data(), found->second.size()), "mine-7");
+  }
+  grpc::ClientContext context;
+  Generate(Prompt("abc", 2), context);
+  EXPECT_EQ(context.GetServerInitialMetadata().count("x-request-id"), 0u);
+}
+
+TEST_F(InferenceServiceTest, AMissingPromptIsToldTheLimits) {
+  Start();
+  v1::GenerateRequest request;
+  const Answer answer = Generate(request);
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(answer.status.error_message(), HasSubstr("text or token ids of 1 to 999"));
+}
+
 TEST_F(InferenceServiceTest, ATakenPortIsAnError) {
   Start();
   ServerConfig config;
