@@ -172,6 +172,31 @@ TEST_F(KserveServiceTest, InfersInOneAnswerAndCountsIt) {
   EXPECT_EQ(statistics.model_stats(0).inference_stats().queue().count(), 1u);
 }
 
+TEST_F(KserveServiceTest, TheClientsRequestIdComesBack) {
+  Start();
+  const auto echoed = [](const grpc::ClientContext& context) {
+    const auto found = context.GetServerInitialMetadata().find("x-request-id");
+    if (found == context.GetServerInitialMetadata().end()) return std::string("(none)");
+    return std::string(found->second.data(), found->second.size());
+  };
+  grpc::ClientContext unary;
+  unary.AddMetadata("x-request-id", "u-1");
+  ModelInferResponse response;
+  ASSERT_TRUE(stub_->ModelInfer(&unary, Prompt("abc", 2, false), &response).ok());
+  EXPECT_EQ(echoed(unary), "u-1");
+
+  grpc::ClientContext streaming;
+  streaming.AddMetadata("x-request-id", "s-1");
+  const auto stream = stub_->ModelStreamInfer(&streaming);
+  stream->Write(Prompt("abc", 2, true));
+  stream->WritesDone();
+  ModelStreamInferResponse answer;
+  while (stream->Read(&answer)) {
+  }
+  ASSERT_TRUE(stream->Finish().ok());
+  EXPECT_EQ(echoed(streaming), "s-1");
+}
+
 TEST_F(KserveServiceTest, UnaryErrorsAreStatuses) {
   Start();
   ModelInferResponse response;
