@@ -46,5 +46,30 @@ TEST(Float16Test, EveryValueIsExact) {
   }
 }
 
+TEST(Float16Test, EveryValueSurvivesARoundTrip) {
+  for (uint32_t bits = 0; bits <= 0xffff; ++bits) {
+    const float wide = ToFloat(Float16{static_cast<uint16_t>(bits)});
+    if (std::isnan(wide)) {
+      EXPECT_TRUE(std::isnan(ToFloat(ToFloat16(wide))));
+    } else {
+      EXPECT_EQ(ToFloat16(wide).bits, bits);
+    }
+  }
+}
+
+TEST(Float16Test, RoundsToNearestTiesToEven) {
+  for (uint32_t bits = 0; bits < 0x7bff; ++bits) {
+    const float low = ToFloat(Float16{static_cast<uint16_t>(bits)});
+    const float high = ToFloat(Float16{static_cast<uint16_t>(bits + 1)});
+    const float middle = (low + high) / 2;  // exact
+    EXPECT_EQ(ToFloat16(middle).bits, bits + (bits & 1)) << bits;
+    EXPECT_EQ(ToFloat16(std::nextafter(middle, low)).bits, bits) << bits;
+    EXPECT_EQ(ToFloat16(std::nextafter(middle, high)).bits, bits + 1) << bits;
+  }
+  EXPECT_EQ(ToFloat16(65519.996f).bits, 0x7bff);
+  EXPECT_TRUE(std::isinf(ToFloat(ToFloat16(65520.0f))));
+  EXPECT_TRUE(std::isinf(ToFloat(ToFloat16(-std::numeric_limits<float>::max()))));
+}
+
 }  // namespace
 }  // namespace moesaic
