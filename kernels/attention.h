@@ -34,7 +34,7 @@ struct AttentionArgs {
   const void* q = nullptr;        // [rows, num_heads * head_dim]
   const void* k_cache = nullptr;  // this layer's [blocks][num_kv_heads][16][head_dim]
   const void* v_cache = nullptr;
-  void* output = nullptr;     // [rows, num_heads * head_dim]
+  void* output = nullptr;     // [rows, num_heads * head_dim]; may be q
   void* workspace = nullptr;  // AttentionWorkspaceBytes()
 };
 using AttentionFn = void (*)(const AttentionArgs& args, Stream& stream);

@@ -12,8 +12,9 @@
 
 namespace moesaic {
 
-// Every intermediate of the largest step, allocated once at load. Sizes are per row, so a step
-// touches only the head of each buffer.
+// Every intermediate of the largest step in one pool, at offsets planned once at load
+// (decoder_activations.h): buffers whose lives do not meet share memory. Sizes are per row, so a
+// step touches only the head of each buffer.
 //
 // Owner and thread: the model's.
 struct ActivationBuffers {
@@ -25,26 +26,30 @@ struct ActivationBuffers {
                                                   int32_t max_logits_rows,
                                                   int num_threads);
 
-  AlignedBuffer memory;       // holds all of the below but logits
-  float* residual = nullptr;  // [rows, hidden]
-  void* normed = nullptr;     // [rows, hidden] dtype
-  float* qkv = nullptr;       // [rows, (heads + 2 kv_heads) * head_dim]
-  void* q = nullptr;          // [rows, heads * head_dim] dtype
-  void* attention = nullptr;  // [rows, heads * head_dim] dtype
+  AlignedBuffer memory;  // holds all of the below but logits
+  // Shapes: DecoderActivations.
+  float* residual = nullptr;
+  void* attention_input = nullptr;
+  float* qkv = nullptr;
+  void* q = nullptr;
+  void* attention = nullptr;
   void* attention_workspace = nullptr;
-  float* gate_logits = nullptr;       // [rows, num_experts]
-  int32_t* gate_experts = nullptr;    // [rows, top_k]
-  float* gate_weights = nullptr;      // [rows, top_k]
-  int32_t* expert_offsets = nullptr;  // [num_experts + 1]
-  int32_t* expert_rows = nullptr;     // [rows * top_k]
-  float* expert_weights = nullptr;    // [rows * top_k]
-  int32_t* every_row = nullptr;       // [rows] 0, 1, 2...
-  float* ones = nullptr;              // [rows]
-  float* shared_weights = nullptr;    // [rows]
+  void* ffn_input = nullptr;
+  float* gate_logits = nullptr;
+  int32_t* gate_experts = nullptr;
+  float* gate_weights = nullptr;
+  int32_t* expert_offsets = nullptr;
+  int32_t* expert_rows = nullptr;
+  float* expert_weights = nullptr;
+  float* shared_weights = nullptr;
   void* ffn_workspace = nullptr;
-  void* head_input = nullptr;                       // [logits_rows, hidden] dtype
-  int64_t* kv_slots = nullptr;                      // [rows]
-  kernels::AttentionSequence* sequences = nullptr;  // [rows]: each sequence has at least one
+  void* mlp_workspace = nullptr;
+  void* head_input = nullptr;
+  int32_t* every_row = nullptr;                               // 0, 1, 2...
+  float* ones = nullptr;                                      // 1, 1, 1...
+  int64_t* kv_slots = nullptr;                                // of the step's rows
+  kernels::AttentionSequence* sequences = nullptr;            // of the step
+  kernels::AttentionSequence* attention_sequences = nullptr;  // cut to the rows attended at a time
 
   // [logits_rows, vocab]. Address space for the largest step; memory is committed as steps use it.
   AlignedBuffer logits;

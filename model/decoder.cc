@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/str_cat.h"
+#include "model/decoder_activations.h"
 
 namespace moesaic {
 namespace {
@@ -89,12 +90,13 @@ std::span<const float> Decoder::logits() const {
 
 void Decoder::Norm(const AlignedBuffer& weight,
                    int64_t rows,
+                   const float* input,
                    const int32_t* row_index,
                    void* output) {
   kernels_.rms_norm({.rows = rows,
                      .dim = config_.hidden_size,
                      .eps = config_.norm_eps,
-                     .input = buffers_.residual,
+                     .input = input,
                      .row_index = row_index,
                      .weight = weight.as<float>(),
                      .output_dtype = weights_.dtype,
@@ -113,7 +115,6 @@ void Decoder::Linear(
                    .output = output,
                    .accumulate = accumulate},
                   stream_);
-  counters_.dense_bytes += linear.bytes();
 }
 
 void Decoder::RunEmbedding() {
@@ -131,11 +132,22 @@ void Decoder::RunEmbedding() {
 }
 
 void Decoder::RunAttention(int32_t layer) {
+  for (int64_t first = 0; first < rows_; first += kAttentionRowsAtATime) {
+    RunAttentionRows(layer, first, std::min(rows_ - first, kAttentionRowsAtATime));
+  }
+  CountWeights(weights_.layers[layer].qkv);
+  CountWeights(weights_.layers[layer].attention_output);
+  counters_.kv_bytes += VisibleKvTokens(layer) * 2 * config_.num_kv_heads * config_.head_dim *
+                        static_cast<int64_t>(DTypeBytes(weights_.dtype));
+}
+
+void Decoder::RunAttentionRows(int32_t layer, int64_t first, int64_t count) {
   const LayerWeights& weights = weights_.layers[layer];
-  Norm(weights.input_norm, rows_, nullptr, buffers_.normed);
-  Linear(weights.qkv, rows_, buffers_.normed, buffers_.qkv, /*accumulate=*/false);
+  float* const residual = buffers_.residual + first * config_.hidden_size;
+  Norm(weights.input_norm, count, residual, nullptr, buffers_.attention_input);
+  Linear(weights.qkv, count, buffers_.attention_input, buffers_.qkv, /*accumulate=*/false);
   kernels_.qkv({.dtype = weights_.dtype,
-                .rows = rows_,
+                .rows = count,
                 .num_heads = config_.num_heads,
                 .num_kv_heads = config_.num_kv_heads,
                 .head_dim = config_.head_dim,
@@ -148,8 +160,8 @@ void Decoder::RunAttention(int32_t layer) {
                 .rotary_dim = config_.rotary_dim,
                 .cos_table = rope_.cosines(),
                 .sin_table = rope_.sines(),
-                .positions = batch_->positions.data(),
-                .kv_slots = buffers_.kv_slots,
+                .positions = batch_->positions.data() + first,
+                .kv_slots = buffers_.kv_slots + first,
                 .q_output = buffers_.q,
                 .k_cache = kv_->k(layer),
                 .v_cache = kv_->v(layer)},
@@ -160,18 +172,31 @@ void Decoder::RunAttention(int32_t layer) {
                       .head_dim = config_.head_dim,
                       .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim)),
                       .sliding_window = config_.sliding_window[layer],
-                      .num_sequences = static_cast<int64_t>(batch_->sequences.size()),
-                      .sequences = buffers_.sequences,
+                      .num_sequences = CutSequences(first, count),
+                      .sequences = buffers_.attention_sequences,
                       .q = buffers_.q,
                       .k_cache = kv_->k(layer),
                       .v_cache = kv_->v(layer),
                       .output = buffers_.attention,
                       .workspace = buffers_.attention_workspace},
                      stream_);
-  Linear(weights.attention_output, rows_, buffers_.attention, buffers_.residual,
-         /*accumulate=*/true);
-  counters_.kv_bytes += VisibleKvTokens(layer) * 2 * config_.num_kv_heads * config_.head_dim *
-                        static_cast<int64_t>(DTypeBytes(weights_.dtype));
+  Linear(weights.attention_output, count, buffers_.attention, residual, /*accumulate=*/true);
+}
+
+int64_t Decoder::CutSequences(int64_t first, int64_t count) {
+  int64_t cut = 0;
+  for (size_t i = 0; i < batch_->sequences.size(); ++i) {
+    const kernels::AttentionSequence& whole = buffers_.sequences[i];
+    const int64_t begin = std::max<int64_t>(whole.first_row, first);
+    const int64_t end = std::min<int64_t>(whole.first_row + whole.num_rows, first + count);
+    if (begin >= end) continue;
+    buffers_.attention_sequences[cut++] = {
+        .first_row = static_cast<int32_t>(begin - first),
+        .num_rows = static_cast<int32_t>(end - begin),
+        .context_tokens = static_cast<int32_t>(whole.context_tokens + begin - whole.first_row),
+        .block_table = whole.block_table};
+  }
+  return cut;
 }
 
 // Tokens whose keys and values the layer reads, each counted once per sequence.
@@ -187,7 +212,7 @@ int64_t Decoder::VisibleKvTokens(int32_t layer) const {
 
 void Decoder::RunFeedForward(int32_t layer) {
   const LayerWeights& weights = weights_.layers[layer];
-  Norm(weights.post_attention_norm, rows_, nullptr, buffers_.normed);
+  Norm(weights.post_attention_norm, rows_, buffers_.residual, nullptr, buffers_.ffn_input);
   if (weights.expert_layer < 0) {
     RunWholeBatchExpert(weights_.dense_mlps, weights.dense_layer, buffers_.ones);
     return;
@@ -198,7 +223,8 @@ void Decoder::RunFeedForward(int32_t layer) {
 
 void Decoder::RunRoutedExperts(const LayerWeights& layer) {
   const PackedExperts& experts = weights_.experts;
-  Linear(layer.gate, rows_, buffers_.normed, buffers_.gate_logits, /*accumulate=*/false);
+  Linear(layer.gate, rows_, buffers_.ffn_input, buffers_.gate_logits, /*accumulate=*/false);
+  CountWeights(layer.gate);
   kernels_.gate_top_k({.rows = rows_,
                        .num_experts = config_.num_experts,
                        .top_k = config_.top_k,
@@ -219,7 +245,7 @@ void Decoder::RunRoutedExperts(const LayerWeights& layer) {
                                   .weights = buffers_.expert_weights},
                        .stripes_per_expert = experts.layout.num_stripes,
                        .stripes = experts.store.LayerStripes(layer.expert_layer).data(),
-                       .input = buffers_.normed,
+                       .input = buffers_.ffn_input,
                        .output = buffers_.residual,
                        .workspace = buffers_.ffn_workspace},
                       stream_);
@@ -231,8 +257,9 @@ void Decoder::RunRoutedExperts(const LayerWeights& layer) {
 }
 
 void Decoder::RunSharedExpert(const LayerWeights& layer) {
-  Linear(layer.shared_expert_gate, rows_, buffers_.normed, buffers_.shared_weights,
+  Linear(layer.shared_expert_gate, rows_, buffers_.ffn_input, buffers_.shared_weights,
          /*accumulate=*/false);
+  CountWeights(layer.shared_expert_gate);
   kernels_.sigmoid({.count = rows_, .values = buffers_.shared_weights}, stream_);
   RunWholeBatchExpert(weights_.shared_experts, layer.expert_layer, buffers_.shared_weights);
 }
@@ -250,18 +277,20 @@ void Decoder::RunWholeBatchExpert(const PackedExperts& experts,
                                   .weights = row_weights},
                        .stripes_per_expert = experts.layout.num_stripes,
                        .stripes = experts.store.LayerStripes(layer).data(),
-                       .input = buffers_.normed,
+                       .input = buffers_.ffn_input,
                        .output = buffers_.residual,
-                       .workspace = buffers_.ffn_workspace},
+                       .workspace = buffers_.mlp_workspace},
                       stream_);
   counters_.dense_bytes += experts.expert_bytes();
 }
 
 void Decoder::RunHead() {
   if (num_logits_rows_ == 0) return;
-  Norm(weights_.final_norm, num_logits_rows_, batch_->logits_rows.data(), buffers_.head_input);
+  Norm(weights_.final_norm, num_logits_rows_, buffers_.residual, batch_->logits_rows.data(),
+       buffers_.head_input);
   Linear(weights_.lm_head, num_logits_rows_, buffers_.head_input, buffers_.logits.as<float>(),
          /*accumulate=*/false);
+  CountWeights(weights_.lm_head);
 }
 
 }  // namespace moesaic

@@ -44,6 +44,10 @@ class Decoder final : public Model {
  private:
   void RunEmbedding();
   void RunAttention(int32_t layer);
+  // The same for rows [first, first + count) of the step, count <= kAttentionRowsAtATime.
+  void RunAttentionRows(int32_t layer, int64_t first, int64_t count);
+  // Cuts the step's sequences to those rows; returns how many there are.
+  int64_t CutSequences(int64_t first, int64_t count);
   void RunFeedForward(int32_t layer);
   void RunHead();
 
@@ -53,9 +57,15 @@ class Decoder final : public Model {
   // One expert that every row visits with `row_weights`.
   void RunWholeBatchExpert(const PackedExperts& experts, int32_t layer, const float* row_weights);
 
-  void Norm(const AlignedBuffer& weight, int64_t rows, const int32_t* row_index, void* output);
+  void Norm(const AlignedBuffer& weight,
+            int64_t rows,
+            const float* input,
+            const int32_t* row_index,
+            void* output);
   void Linear(
       const PackedLinear& linear, int64_t rows, const void* input, float* output, bool accumulate);
+  // Once per step and projection, however many times its weights are read.
+  void CountWeights(const PackedLinear& linear) { counters_.dense_bytes += linear.bytes(); }
   int64_t VisibleKvTokens(int32_t layer) const;
 
   const ModelConfig config_;

@@ -146,6 +146,29 @@ TEST_P(BitIdentityTest, AnyNeighbours) {
   EXPECT_EQ(logits, expected_);
 }
 
+// More rows than go through attention at a time, so that sequences are cut in the middle.
+TEST_P(BitIdentityTest, SequencesAcrossTheRowsAttendedAtATime) {
+  std::vector<ModelRunner::Sequence> sequences(5);
+  std::vector<float> logits[5];
+  size_t done[5] = {};
+  for (const size_t rows : {60, 97}) {  // 300 and 485 in a step
+    std::vector<ModelRunner::Rows> parts;
+    for (int i = 0; i < 5; ++i) {
+      parts.push_back({&sequences[i], std::span(prompt_).subspan(done[i], rows)});
+      done[i] += rows;
+    }
+    const auto step = runner_->Step(parts);
+    ASSERT_TRUE(step.ok()) << step.status();
+    for (int i = 0; i < 5; ++i) {
+      const std::span<const float> mine = step->subspan(i * rows * 130, rows * 130);
+      logits[i].insert(logits[i].end(), mine.begin(), mine.end());
+    }
+  }
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_TRUE(std::equal(logits[i].begin(), logits[i].end(), expected_.begin())) << i;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Networks,
                          BitIdentityTest,
                          testing::ValuesIn(Cases()),

@@ -46,13 +46,16 @@ TEST_P(StepAllocationTest, AStepAllocatesNothing) {
   options.model.path = folder.path();
   options.model.load_format = LoadFormat::kDummy;
   options.model.dtype = GetParam();
-  options.model.max_batch_tokens = 128;
+  options.model.max_batch_tokens = 320;
   const auto runner = ModelRunner::Load(options);
   ASSERT_TRUE(runner.ok()) << runner.status();
   Model& model = (*runner)->model();
 
-  const std::vector<int32_t> blocks = {9, 4, 7, 1, 0, 2};
-  for (const int32_t rows : {1, 17, 90}) {  // decode, and both sides of 64 rows
+  std::vector<int32_t> blocks(20);
+  std::iota(blocks.rbegin(), blocks.rend(), 3);
+  // Decode, both sides of 64 rows, and more than attention takes at a time; each again, as buffers
+  // are shared by what ran before.
+  for (const int32_t rows : {1, 17, 90, 300, 1, 300, 17}) {
     Batch batch;
     for (int32_t i = 0; i < rows; ++i) {
       batch.tokens.push_back(i % 70);
