@@ -55,28 +55,46 @@ void GroupRowsByExpert(int64_t num_rows,
                        int32_t* rows,
                        float* weights);
 
-// output[r] += sum over the row's experts e ascending, over stripes s ascending, of
-//   weight(r, e) * down_s(act(gate_s(x[r])) * up_s(x[r])),
-// the hidden activation rounded to `dtype` before the down projection, every sum float32. The order
-// is the same however many rows there are: partial sums per (row, expert, stripe) are complete
-// before they are added.
+// Stripes of one expert that a call runs.
+//
+// An expert's output for a row is one running float32 sum over its units in ascending order, across
+// stripes; it is then multiplied by the gate's weight and added to the row. So neither the size of
+// stripes nor how they are spread over calls changes a bit.
+struct ExpertWork {
+  int32_t expert = 0;  // of ExpertRows; has rows
+  int32_t first_stripe = 0;
+  int32_t num_stripes = 0;
+  // [rows of the expert, hidden]: the running sums, which start at zero with stripe 0 and continue
+  // from call to call. Null: the work is the whole expert, and is added to the output.
+  float* sums = nullptr;
+  bool add_to_output = true;  // after these stripes (of which there may be none)
+};
+
+// output[r] += weight(r, e) * sum over the units u of expert e, ascending, of
+//   down_e[:, u] * (act(gate_e[u] . x[r]) * (up_e[u] . x[r])),
+// for the row's experts e in the order of `works` (ascending, for a result that depends on nothing
+// else); the hidden activation is rounded to `dtype` before the down projection, every sum is
+// float32.
 struct ExpertFfnArgs {
   StripeShape shape;
   Activation activation = Activation::kSilu;
   int64_t num_rows = 0;  // rows of input and output
   ExpertRows routed;
   int64_t stripes_per_expert = 0;
-  // [num_experts * stripes_per_expert] packed stripes; entries of experts without rows are not
-  // read.
+  int64_t max_work_stripes = 0;  // as the workspace was sized; 0: stripes_per_expert
+  // [num_experts * stripes_per_expert] packed stripes; only those of the works are read.
   const void* const* stripes = nullptr;
-  const void* input = nullptr;  // [num_rows, hidden] dtype
-  float* output = nullptr;      // [num_rows, hidden]
-  void* workspace = nullptr;    // ExpertFfnWorkspaceBytes()
+  const ExpertWork* works = nullptr;  // at most one per expert
+  int64_t num_works = -1;             // -1: every expert that has rows, whole
+  const void* input = nullptr;        // [num_rows, hidden] dtype
+  float* output = nullptr;            // [num_rows, hidden]
+  void* workspace = nullptr;          // ExpertFfnWorkspaceBytes()
 };
 using ExpertFfnFn = void (*)(const ExpertFfnArgs& args, Stream& stream);
-// Enough for any call with at most `max_rows` rows and `max_entries` (rows x top_k) entries.
+// Enough for any call with at most `max_rows` rows, `max_entries` (rows x top_k) entries and
+// `max_work_stripes` stripes in a work.
 using ExpertFfnWorkspaceBytesFn = size_t (*)(const StripeShape& shape,
-                                             int64_t stripes_per_expert,
+                                             int64_t max_work_stripes,
                                              int64_t num_experts,
                                              int64_t max_rows,
                                              int64_t max_entries,

@@ -49,7 +49,7 @@ size_t AttentionWorkspaceBytes(int64_t num_heads,
 size_t PackedStripeBytes(const StripeShape& shape);
 void PackStripe(const PackStripeArgs& args);
 size_t ExpertFfnWorkspaceBytes(const StripeShape& shape,
-                               int64_t stripes_per_expert,
+                               int64_t max_work_stripes,
                                int64_t num_experts,
                                int64_t max_rows,
                                int64_t max_entries,

@@ -29,9 +29,9 @@ void RunLinear(const MatmulMicrokernels& kernels, const LinearArgs& args, Stream
   const Factoring tasks(matrix.panels(), stream.pool->num_threads());
   stream.pool->ParallelFor(tasks.num_tasks(), [&](int64_t task, int) {
     const TaskRange range = tasks.range(task);
-    MultiplyPanels(kernels,
-                   {&matrix, static_cast<const std::byte*>(args.weight), range.begin, range.end},
-                   rows, {}, store);
+    const PanelRange panels = {
+        .matrix = &matrix, .segments = &args.weight, .begin = range.begin, .end = range.end};
+    MultiplyPanels(kernels, panels, rows, {}, FromZero{}, store);
   });
 }
 

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <map>
 #include <numeric>
@@ -106,15 +107,21 @@ class ExpertFfnTest : public testing::TestWithParam<Case> {
   const KernelTable& kernels() const { return CpuKernels(GetParam().isa); }
   DType dtype() const { return GetParam().dtype; }
 
-  // Runs rows [first, first + count) of `input` as one batch, onto `initial`.
-  std::vector<float> Run(const LayerShape& shape,
-                         const Experts& experts,
-                         const Operand& input,
-                         const Routing& routing,
-                         int64_t first,
-                         int64_t count,
-                         int threads,
-                         float initial = 0.0f) const {
+  // Works of each of several calls over the same rows.
+  using Calls = std::vector<std::vector<ExpertWork>>;
+
+  // Runs rows [first, first + count) of `input` as one batch, onto `initial`: in one call, or in
+  // those that `schedule` makes of the experts that have rows.
+  std::vector<float> Run(
+      const LayerShape& shape,
+      const Experts& experts,
+      const Operand& input,
+      const Routing& routing,
+      int64_t first,
+      int64_t count,
+      int threads,
+      float initial = 0.0f,
+      const std::function<Calls(const std::vector<int32_t>& offsets)>& schedule = nullptr) const {
     std::vector<int32_t> chosen;
     std::vector<float> gate_weights;
     const int64_t top_k = static_cast<int64_t>(routing[0].size());
@@ -145,10 +152,67 @@ class ExpertFfnTest : public testing::TestWithParam<Case> {
     args.input = batch.data.data();
     args.output = output.data();
     args.workspace = workspace.data();
-    kernels().expert_ffn(args, stream);
+    if (schedule == nullptr) {
+      kernels().expert_ffn(args, stream);
+    } else {
+      for (const std::vector<ExpertWork>& works : schedule(offsets)) {
+        args.works = works.data();
+        args.num_works = static_cast<int64_t>(works.size());
+        kernels().expert_ffn(args, stream);
+      }
+    }
     return output;
   }
 };
+
+// Stripes in calls as they might become resident: of random experts, those of one in order; whole
+// experts only when all before them are added. `sums` keeps the experts' running sums.
+std::vector<std::vector<ExpertWork>> RandomCalls(const std::vector<int32_t>& offsets,
+                                                 int32_t stripes,
+                                                 int64_t hidden,
+                                                 uint32_t seed,
+                                                 std::vector<std::vector<float>>* sums) {
+  struct Progress {
+    int32_t expert;
+    int32_t done = 0;
+    float* sums = nullptr;
+  };
+  std::mt19937 generator(seed);
+  std::vector<Progress> experts;
+  for (size_t e = 0; e + 1 < offsets.size(); ++e) {
+    const int32_t rows = offsets[e + 1] - offsets[e];
+    if (rows == 0) continue;
+    // Bytes that are read before they are written are NaN.
+    sums->emplace_back(rows * hidden, std::numeric_limits<float>::quiet_NaN());
+    experts.push_back({.expert = static_cast<int32_t>(e), .sums = sums->back().data()});
+  }
+  std::vector<std::vector<ExpertWork>> calls;
+  size_t added = 0;
+  while (added < experts.size()) {
+    std::vector<ExpertWork> works;
+    for (size_t i = added; i < experts.size(); ++i) {
+      Progress& expert = experts[i];
+      const bool next = i == added;
+      if (next && expert.done == 0 && generator() % 4 == 0) {
+        works.push_back({.expert = expert.expert, .num_stripes = stripes});
+        ++added;
+        continue;
+      }
+      const int32_t count = static_cast<int32_t>(generator() % (stripes - expert.done + 1));
+      const bool complete = expert.done + count == stripes;
+      if (count == 0 && !(next && complete)) continue;
+      works.push_back({.expert = expert.expert,
+                       .first_stripe = expert.done,
+                       .num_stripes = count,
+                       .sums = expert.sums,
+                       .add_to_output = next && complete});
+      expert.done += count;
+      if (next && complete) ++added;
+    }
+    calls.push_back(std::move(works));
+  }
+  return calls;
+}
 
 double Activate(Activation activation, double x) {
   switch (activation) {
@@ -268,6 +332,46 @@ TEST_P(ExpertFfnTest, RowsKeepTheirBitsInAnyBatchAndOnAnyThreads) {
               << batch << " rows, " << threads << " threads";
         }
       }
+    }
+  }
+}
+
+TEST_P(ExpertFfnTest, AnySpreadOfStripesOverCallsGivesTheSameBits) {
+  for (const LayerShape& shape : {LayerShape{96, 320, 64, 12}, LayerShape{37, 128, 64, 3}}) {
+    const Experts experts(kernels(), dtype(), shape);
+    for (int64_t rows : {1, 5, 64, 150}) {
+      const Operand input(dtype(), RandomValues(rows * shape.hidden, 1.0f, 7));
+      const Routing routing = RandomRouting(rows, shape.num_experts, 3, 8);
+      const std::vector<float> whole = Run(shape, experts, input, routing, 0, rows, 1, 0.5f);
+      for (uint32_t seed = 0; seed < 8; ++seed) {
+        std::vector<std::vector<float>> sums;
+        const std::vector<float> spread =
+            Run(shape, experts, input, routing, 0, rows, 1 + seed % 3, 0.5f,
+                [&](const std::vector<int32_t>& offsets) {
+                  return RandomCalls(offsets, static_cast<int32_t>(shape.stripes()), shape.hidden,
+                                     seed, &sums);
+                });
+        ASSERT_EQ(std::memcmp(whole.data(), spread.data(), whole.size() * sizeof(float)), 0)
+            << rows << " rows, seed " << seed;
+      }
+    }
+  }
+}
+
+TEST_P(ExpertFfnTest, TheSizeOfStripesDoesNotChangeABit) {
+  const int64_t rows = 70;
+  const LayerShape one = {48, 320, 320, 4};
+  const Operand input(dtype(), RandomValues(rows * one.hidden, 1.0f, 9));
+  const Routing routing = RandomRouting(rows, one.num_experts, 2, 10);
+  for (int64_t count : {int64_t{3}, rows}) {
+    const std::vector<float> whole =
+        Run(one, Experts(kernels(), dtype(), one), input, routing, 0, count, 2);
+    for (int64_t stripe_units : {64, 128, 192}) {
+      const LayerShape cut = {48, 320, stripe_units, 4};
+      const std::vector<float> sum =
+          Run(cut, Experts(kernels(), dtype(), cut), input, routing, 0, count, 2);
+      ASSERT_EQ(std::memcmp(whole.data(), sum.data(), whole.size() * sizeof(float)), 0)
+          << stripe_units << " units a stripe, " << count << " rows";
     }
   }
 }
