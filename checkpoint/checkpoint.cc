@@ -197,6 +197,14 @@ absl::StatusOr<TensorView> Checkpoint::FindWeight(std::string_view name,
   return tensor;
 }
 
+std::vector<Checkpoint::FileInfo> Checkpoint::Files() const {
+  std::vector<FileInfo> infos;
+  for (const auto& file : files_)
+    infos.push_back(
+        {file->path.lexically_relative(source_.parent_path()).string(), file->content->info()});
+  return infos;
+}
+
 void Checkpoint::Release(const TensorView& tensor) const {
   const auto found = tensors_.find(tensor.name);
   if (found != tensors_.end()) found->second.file->content->Release(tensor.data);

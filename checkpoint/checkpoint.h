@@ -42,6 +42,13 @@ class Checkpoint {
   absl::StatusOr<TensorView> FindWeight(std::string_view name,
                                         std::span<const int64_t> shape) const;
 
+  struct FileInfo {
+    std::string name;  // in the folder
+    SafetensorsFile::Info info;
+  };
+  // Ascending by name.
+  std::vector<FileInfo> Files() const;
+
   // Gives the memory under a consumed tensor back; `tensor.data` may be any part of a tensor.
   void Release(const TensorView& tensor) const;
 

@@ -248,14 +248,25 @@ absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::Open(
       return absl::ResourceExhaustedError(text);
     }
   }
+  const int64_t modified_ns = int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec;
   std::unique_ptr<SafetensorsFile> file(
-      new SafetensorsFile(descriptor, {static_cast<const std::byte*>(data), size}));
+      new SafetensorsFile(descriptor, {static_cast<const std::byte*>(data), size}, modified_ns));
   MOESAIC_ASSIGN_OR_RETURN(file->tensors_, ParseSafetensors(file->mapping_, name));
   return file;
 }
 
-SafetensorsFile::SafetensorsFile(int descriptor, std::span<const std::byte> mapping)
-    : descriptor_(descriptor), mapping_(mapping) {}
+SafetensorsFile::SafetensorsFile(int descriptor,
+                                 std::span<const std::byte> mapping,
+                                 int64_t modified_ns)
+    : descriptor_(descriptor), mapping_(mapping), modified_ns_(modified_ns) {}
+
+SafetensorsFile::Info SafetensorsFile::info() const {
+  uint64_t header_bytes = 0;
+  std::memcpy(&header_bytes, mapping_.data(), kLengthBytes);
+  return {.bytes = mapping_.size(),
+          .modified_ns = modified_ns_,
+          .header = mapping_.first(kLengthBytes + header_bytes)};
+}
 
 SafetensorsFile::~SafetensorsFile() {
   if (!mapping_.empty()) munmap(const_cast<std::byte*>(mapping_.data()), mapping_.size());

@@ -46,16 +46,25 @@ class SafetensorsFile {
 
   const TensorMap& tensors() const { return tensors_; }
 
+  // What tells this file from another of the same name without reading its data.
+  struct Info {
+    uint64_t bytes = 0;
+    int64_t modified_ns = 0;
+    std::span<const std::byte> header = {};  // lives as long as the file
+  };
+  Info info() const;
+
   // Gives the pages under `data`, a part of a view of this file, back to the system: from this
   // process and, where nobody else uses them, from the page cache. Reading them again is still
   // valid and reads the disk.
   void Release(std::span<const std::byte> data) const;
 
  private:
-  SafetensorsFile(int descriptor, std::span<const std::byte> mapping);
+  SafetensorsFile(int descriptor, std::span<const std::byte> mapping, int64_t modified_ns);
 
   const int descriptor_;
   const std::span<const std::byte> mapping_;
+  const int64_t modified_ns_;
   TensorMap tensors_;
 };
 

@@ -23,6 +23,8 @@ class ExpertStore {
     int32_t num_experts = 0;
     int32_t stripes_per_expert = 0;
     int64_t slot_bytes = 0;  // a multiple of kStripeAlignmentBytes
+
+    bool operator==(const Shape&) const = default;
   };
 
   ExpertStore() = default;

@@ -23,7 +23,7 @@ class StripeSource {
   // A finished read: the stripe is whole (its checksum was verified) when `status` is OK.
   struct Completion {
     uint64_t token = 0;
-    absl::Status status;
+    absl::Status status = {};
   };
 
   virtual ~StripeSource() = default;
@@ -41,8 +41,9 @@ class StripeSource {
   virtual absl::Status StartRead(StripeId id, std::byte* slot, uint64_t token) = 0;
 
   // Appends every read that has finished to `out`. Blocks until there is one, until `deadline`, or
-  // until Wake() was called since the last return. A read that failed is DataLoss (damaged) or
-  // Unavailable (the disk) and names the file, layer, expert and stripe. Copy thread.
+  // until Wake() was called since the last return; may return early with nothing. A read that
+  // failed is DataLoss (damaged) or Unavailable (the disk) and names the file, layer, expert and
+  // stripe. Copy thread.
   virtual void WaitCompletions(absl::Time deadline, std::vector<Completion>& out) = 0;
 
   // Makes the present or the next WaitCompletions return. Any thread.

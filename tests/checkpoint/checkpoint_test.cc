@@ -72,6 +72,21 @@ TEST_F(CheckpointTest, SingleFile) {
             StrCat((folder_.path() / "model.safetensors").string(), ": there is no tensor \"c\""));
 }
 
+TEST_F(CheckpointTest, FilesAreListedWithWhatTellsThemApart) {
+  WriteShards(Index(kTwoShards));
+  const auto checkpoint = Checkpoint::Open(folder_.path());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const std::vector<Checkpoint::FileInfo> files = (*checkpoint)->Files();
+  ASSERT_EQ(files.size(), 2u);
+  EXPECT_EQ(files[0].name, "one.safetensors");
+  EXPECT_EQ(files[1].name, "sub/two.safetensors");
+  const std::string bytes = Vectors({"c"});
+  EXPECT_EQ(files[1].info.bytes, bytes.size());
+  EXPECT_EQ(files[1].info.header.size(), bytes.size() - 8);
+  EXPECT_EQ(std::memcmp(files[1].info.header.data(), bytes.data(), bytes.size() - 8), 0);
+  EXPECT_GT(files[1].info.modified_ns, int64_t{1'500'000'000} * 1'000'000'000);
+}
+
 TEST_F(CheckpointTest, FindWeightChecksTypeAndShape) {
   folder_.Write("model.safetensors",
                 SafetensorsBytes(R"({"w":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]},
