@@ -30,6 +30,9 @@ struct KernelTable {
   GateTopKFn gate_top_k = nullptr;
   SigmoidFn sigmoid = nullptr;
 
+  // Names the order of the elements in a packed stripe: stripes packed under one name are read by
+  // any table that gives the same. Changes when pack_stripe's result does.
+  const char* stripe_order = nullptr;
   PackedStripeBytesFn packed_stripe_bytes = nullptr;
   PackStripeFn pack_stripe = nullptr;
   ExpertFfnWorkspaceBytesFn expert_ffn_workspace_bytes = nullptr;

@@ -35,6 +35,13 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelOptions& options,
         StrCat("max_batch_tokens ", options.max_batch_tokens, " is too large"));
   }
   MOESAIC_ASSIGN_OR_RETURN(ModelWeights weights, LoadWeights(options, config, kernels, stream));
+  if (weights.experts.pack != nullptr && !weights.experts.pack->all_in_host()) {
+    MOESAIC_ASSIGN_OR_RETURN(const int64_t needed,
+                             ExpertStore::TotalBytes(weights.experts.store_shape));
+    return absl::ResourceExhaustedError(StrCat("host_memory ", options.host_memory,
+                                               " does not hold the experts: they take ", needed,
+                                               " bytes"));
+  }
   MOESAIC_ASSIGN_OR_RETURN(RopeTable rope,
                            RopeTable::Create(config, options.Positions(config), stream));
   MOESAIC_ASSIGN_OR_RETURN(

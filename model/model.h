@@ -28,6 +28,11 @@ struct ModelOptions {
   int32_t max_logits_rows = 2048;   // logits of the largest step
   int32_t max_model_len = 0;        // positions served; 0: the config's
 
+  // Where the routed experts are kept packed on the disk (made if need be, memory/pack_writer.h);
+  // empty: in RAM alone, packed at every start.
+  std::filesystem::path pack_dir = {};
+  int64_t host_memory = 0;  // with pack_dir: bytes of experts in RAM
+
   int32_t Positions(const ModelConfig& config) const {
     return max_model_len > 0 ? max_model_len : config.max_positions;
   }

@@ -1,5 +1,6 @@
 #include "model/weight_loader.h"
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <optional>
@@ -13,6 +14,11 @@
 #include "base/progress.h"
 #include "base/status_macros.h"
 #include "base/str_cat.h"
+#include "base/thread_pool.h"
+#include "memory/expert_sink.h"
+#include "memory/model_fingerprint.h"
+#include "memory/pack_writer.h"
+#include "memory/packed_expert_store.h"
 #include "model/family.h"
 #include "model/rope_table.h"
 #include "model/weight_packer.h"
@@ -23,7 +29,8 @@ namespace moesaic {
 namespace {
 
 // Walks a network's tensors in the order that the decoder uses them, and fills `weights`. One load,
-// one thread; borrows everything.
+// one thread; borrows everything. The routed experts go to `expert_sink`; when that is null a pack
+// has them, and of theirs only the names and shapes are checked.
 class WeightLoader {
  public:
   WeightLoader(const ModelConfig& config,
@@ -31,12 +38,14 @@ class WeightLoader {
                const ExpertLayout& layout,
                WeightSource& source,
                WeightPacker& packer,
+               ExpertSink* expert_sink,
                ModelWeights& weights)
       : config_(config),
         family_(family),
         layout_(layout),
         source_(source),
         packer_(packer),
+        expert_sink_(expert_sink),
         weights_(weights) {}
 
   absl::Status Load() {
@@ -46,8 +55,7 @@ class WeightLoader {
           source_.Matrix(kEmbeddingTensor, config_.vocab_size, config_.hidden_size));
       MOESAIC_RETURN_IF_ERROR(packer_.PackTable(table, weights_.embedding));
     }
-    for (PackedExperts* experts :
-         {&weights_.experts, &weights_.shared_experts, &weights_.dense_mlps}) {
+    for (PackedExperts* experts : {&weights_.shared_experts, &weights_.dense_mlps}) {
       MOESAIC_ASSIGN_OR_RETURN(experts->store, ExpertStore::Create(experts->store_shape));
     }
     for (int32_t layer = 0; layer < config_.num_layers; ++layer) {
@@ -116,8 +124,8 @@ class WeightLoader {
         MOESAIC_ASSIGN_OR_RETURN(experts[i], FindExpert(tensors, config_.expert_units));
       }
     }
-    packer_.PackExperts(experts, expert_layer, weights_.experts);
-    return absl::OkStatus();
+    if (expert_sink_ == nullptr) return absl::OkStatus();
+    return packer_.PackExperts(experts, expert_layer, weights_.experts, *expert_sink_);
   }
 
   absl::Status FindFusedExperts(const LayerTensors& names, std::vector<ExpertMatrices>& experts) {
@@ -149,8 +157,8 @@ class WeightLoader {
                                int32_t layer,
                                PackedExperts& experts) {
     MOESAIC_ASSIGN_OR_RETURN(const ExpertMatrices expert, FindExpert(names, units));
-    packer_.PackExperts({&expert, 1}, layer, experts);
-    return absl::OkStatus();
+    ExpertStoreSink sink(experts.store);
+    return packer_.PackExperts({&expert, 1}, layer, experts, sink);
   }
 
   absl::Status LoadLinear(const std::string& name, PackedLinear& linear) {
@@ -170,6 +178,7 @@ class WeightLoader {
   const ExpertLayout layout_;
   WeightSource& source_;
   WeightPacker& packer_;
+  ExpertSink* const expert_sink_;
   ModelWeights& weights_;
 };
 
@@ -187,10 +196,31 @@ DType ResolveDType(DTypeChoice choice, DType checkpoint_dtype) {
   return checkpoint_dtype == DType::kBFloat16 ? DType::kBFloat16 : DType::kFloat32;
 }
 
-absl::StatusOr<ModelWeights> LoadWeights(const ModelOptions& options,
-                                         const ModelConfig& config,
-                                         const kernels::KernelTable& kernels,
-                                         Stream stream) {
+namespace {
+
+absl::StatusOr<PackIdentity> IdentifyPack(const ModelOptions& options,
+                                          const PackedExperts& experts,
+                                          const kernels::KernelTable& kernels,
+                                          const Checkpoint* checkpoint) {
+  PackIdentity identity{.dtype = experts.stripe.dtype,
+                        .gated = experts.stripe.gated,
+                        .hidden = experts.stripe.hidden,
+                        .units = experts.layout.units,
+                        .units_per_stripe = experts.layout.units_per_stripe,
+                        .stripe_bytes = experts.stripe_bytes,
+                        .shape = experts.store_shape,
+                        .inner_order = kernels.stripe_order};
+  MOESAIC_ASSIGN_OR_RETURN(identity.model,
+                           checkpoint != nullptr
+                               ? CheckpointFingerprint(options.path, *checkpoint)
+                               : GeneratedFingerprint(options.path, options.dummy_seed));
+  return identity;
+}
+
+absl::StatusOr<ModelWeights> LoadOnce(const ModelOptions& options,
+                                      const ModelConfig& config,
+                                      const kernels::KernelTable& kernels,
+                                      Stream stream) {
   const Family* family = FindFamily(config.architecture);
   if (family == nullptr) {
     return absl::InvalidArgumentError(StrCat("unknown architecture ", config.architecture));
@@ -198,11 +228,18 @@ absl::StatusOr<ModelWeights> LoadWeights(const ModelOptions& options,
   const DType dtype = ResolveDType(options.dtype, config.checkpoint_dtype);
   ModelWeights weights = PlanWeights(config, dtype, kernels);
   MOESAIC_ASSIGN_OR_RETURN(const int64_t bytes, PlannedBytes(weights, config, kernels));
+  const bool packed = !options.pack_dir.empty() && weights.experts.store_shape.num_layers > 0;
+  int64_t expert_bytes = 0;  // of the pack
+  if (packed) {
+    MOESAIC_ASSIGN_OR_RETURN(expert_bytes, ExpertStore::TotalBytes(weights.experts.store_shape));
+  }
+  const int64_t ram_bytes =
+      bytes - expert_bytes + std::clamp<int64_t>(options.host_memory, 0, expert_bytes);
   const int32_t positions = options.Positions(config);
   const int64_t rope_bytes = RopeTable::Bytes(config, positions);
-  if (bytes > MachineMemoryBytes() || rope_bytes > MachineMemoryBytes() - bytes) {
+  if (ram_bytes > MachineMemoryBytes() || rope_bytes > MachineMemoryBytes() - ram_bytes) {
     return absl::ResourceExhaustedError(
-        StrCat("the model takes ", FormatBytes(bytes), " in ", DTypeName(dtype), " and ",
+        StrCat("the model takes ", FormatBytes(ram_bytes), " in ", DTypeName(dtype), " and ",
                FormatBytes(rope_bytes), " for the rotary embedding of ", positions,
                " positions (max_position_embeddings; --max-model-len serves fewer), this machine "
                "has ",
@@ -216,11 +253,33 @@ absl::StatusOr<ModelWeights> LoadWeights(const ModelOptions& options,
     layout = FindExpertLayout(*family, config, *checkpoint);
   }
   WeightSource source(checkpoint.get(), options.dummy_seed);
-  ProgressLine progress("packing weights", static_cast<uint64_t>(bytes));
+  PackSession session;
+  ExpertStoreSink ram(weights.experts.store);
+  ExpertSink* sink = &ram;
+  if (packed) {
+    MOESAIC_ASSIGN_OR_RETURN(const PackIdentity identity,
+                             IdentifyPack(options, weights.experts, kernels, checkpoint.get()));
+    MOESAIC_ASSIGN_OR_RETURN(
+        session, OpenOrCreatePack(options.pack_dir, identity, stream.pool->num_threads()));
+    sink = session.writer.get();
+  } else {
+    MOESAIC_ASSIGN_OR_RETURN(weights.experts.store,
+                             ExpertStore::Create(weights.experts.store_shape));
+  }
+  ProgressLine progress("packing weights",
+                        static_cast<uint64_t>(sink == nullptr ? bytes - expert_bytes : bytes));
   WeightPacker packer(kernels, stream, dtype, checkpoint.get(), progress);
-  WeightLoader loader(config, *family, layout, source, packer, weights);
+  WeightLoader loader(config, *family, layout, source, packer, sink, weights);
   MOESAIC_RETURN_IF_ERROR(loader.Load());
+  if (session.writer != nullptr) {
+    MOESAIC_ASSIGN_OR_RETURN(session.pack, session.writer->Finish());
+  }
   progress.Finish();
+  if (packed) {
+    MOESAIC_ASSIGN_OR_RETURN(
+        weights.experts.pack,
+        PackedExpertStore::Create(std::move(session.pack), {.host_bytes = options.host_memory}));
+  }
   if (const std::vector<std::string_view> unused = source.Unused(); !unused.empty()) {
     spdlog::warn("{} tensors of the checkpoint are not used, the first is {}", unused.size(),
                  std::string(unused.front()));
@@ -229,6 +288,20 @@ absl::StatusOr<ModelWeights> LoadWeights(const ModelOptions& options,
     spdlog::warn(
         "{} tensors were rounded to bfloat16, which loses precision (--dtype float32 keeps it)",
         source.matrices_wider_than_bfloat16());
+  }
+  return weights;
+}
+
+}  // namespace
+
+absl::StatusOr<ModelWeights> LoadWeights(const ModelOptions& options,
+                                         const ModelConfig& config,
+                                         const kernels::KernelTable& kernels,
+                                         Stream stream) {
+  absl::StatusOr<ModelWeights> weights = LoadOnce(options, config, kernels, stream);
+  // A stripe of the pack was damaged, and the pack is marked: the second time packs it anew.
+  if (!options.pack_dir.empty() && absl::IsDataLoss(weights.status())) {
+    weights = LoadOnce(options, config, kernels, stream);
   }
   return weights;
 }

@@ -131,20 +131,29 @@ absl::Status WeightPacker::PackVectors(std::span<const WeightMatrix> parts, Alig
   return absl::OkStatus();
 }
 
-void WeightPacker::PackExperts(std::span<const ExpertMatrices> matrices,
-                               int32_t layer,
-                               PackedExperts& experts) {
+absl::Status WeightPacker::PackExperts(std::span<const ExpertMatrices> matrices,
+                                       int32_t layer,
+                                       const PackedExperts& experts,
+                                       ExpertSink& sink) {
   const int64_t num_experts = static_cast<int64_t>(matrices.size());
   const int64_t num_stripes = experts.layout.num_stripes;
+  if (sink.HasLayer(layer)) {
+    progress_.Advance(
+        static_cast<uint64_t>(num_experts * num_stripes * experts.store_shape.slot_bytes));
+    return absl::OkStatus();
+  }
   const int64_t group = std::max(kMaxMappedBytes / experts.expert_bytes(), int64_t{1});
+  std::vector<absl::Status> failures(stream_.pool->num_threads());  // per worker
   for (int64_t first = 0; first < num_experts; first += group) {
     const int64_t last = std::min(first + group, num_experts);
     stream_.pool->ParallelFor((last - first) * num_stripes, [&](int64_t task, int worker) {
       const int64_t expert = first + task / num_stripes;
       const StripeId id = {.expert = {.layer = layer, .index = static_cast<int32_t>(expert)},
                            .stripe = static_cast<int32_t>(task % num_stripes)};
-      PackStripe(matrices[expert], id, worker, experts);
+      if (!failures[worker].ok()) return;
+      failures[worker] = PackStripe(matrices[expert], id, worker, experts, sink);
     });
+    for (const absl::Status& failure : failures) MOESAIC_RETURN_IF_ERROR(failure);
     for (int64_t expert = first; expert < last; ++expert) {
       const ExpertMatrices& released = matrices[expert];
       Release(released.gate, 0, released.gate.rows);
@@ -154,12 +163,14 @@ void WeightPacker::PackExperts(std::span<const ExpertMatrices> matrices,
     progress_.Advance(
         static_cast<uint64_t>((last - first) * num_stripes * experts.store_shape.slot_bytes));
   }
+  return sink.FinishLayer(layer);
 }
 
-void WeightPacker::PackStripe(const ExpertMatrices& expert,
-                              StripeId id,
-                              int worker,
-                              PackedExperts& experts) {
+absl::Status WeightPacker::PackStripe(const ExpertMatrices& expert,
+                                      StripeId id,
+                                      int worker,
+                                      const PackedExperts& experts,
+                                      ExpertSink& sink) {
   const int64_t first = experts.layout.FirstUnit(id.stripe);
   const int64_t valid = experts.layout.ValidUnits(id.stripe);
   const int64_t hidden = experts.stripe.hidden;
@@ -171,7 +182,7 @@ void WeightPacker::PackStripe(const ExpertMatrices& expert,
       .up = expert.up.InPlace(first, 0, dtype_),
       .down = expert.down.InPlace(0, first, dtype_),
       .down_stride = expert.down.cols,
-      .packed = experts.store.MutableStripe(id),
+      .packed = sink.BeginStripe(id, worker),
   };
   std::byte* scratch = nullptr;
   if (args.gate == nullptr || args.up == nullptr || args.down == nullptr) {
@@ -193,6 +204,7 @@ void WeightPacker::PackStripe(const ExpertMatrices& expert,
     args.down_stride = valid;
   }
   kernels_.pack_stripe(args);
+  return sink.FinishStripe(id, worker);
 }
 
 }  // namespace moesaic

@@ -9,6 +9,7 @@
 #include "base/stream.h"
 #include "checkpoint/checkpoint.h"
 #include "kernels/kernel_table.h"
+#include "memory/expert_sink.h"
 #include "model/weight_matrix.h"
 #include "model/weights.h"
 
@@ -41,8 +42,11 @@ class WeightPacker {
   absl::Status PackTable(const WeightMatrix& matrix, AlignedBuffer& table);
   // Vectors one after the other, in float32.
   absl::Status PackVectors(std::span<const WeightMatrix> parts, AlignedBuffer& vector);
-  // All experts of one layer of `experts`.
-  void PackExperts(std::span<const ExpertMatrices> matrices, int32_t layer, PackedExperts& experts);
+  // All experts of one layer of `experts` into `sink`, unless it has the layer.
+  absl::Status PackExperts(std::span<const ExpertMatrices> matrices,
+                           int32_t layer,
+                           const PackedExperts& experts,
+                           ExpertSink& sink);
 
  private:
   // Rows of stacked matrices, in place where possible.
@@ -50,7 +54,11 @@ class WeightPacker {
                           int64_t first,
                           int64_t count,
                           int worker);
-  void PackStripe(const ExpertMatrices& expert, StripeId id, int worker, PackedExperts& experts);
+  absl::Status PackStripe(const ExpertMatrices& expert,
+                          StripeId id,
+                          int worker,
+                          const PackedExperts& experts,
+                          ExpertSink& sink);
   std::byte* Scratch(int worker, int64_t bytes);
   void Release(const WeightMatrix& matrix, int64_t first_row, int64_t num_rows);
 

@@ -11,8 +11,8 @@ int64_t ModelWeights::bytes() const {
     linears += layer.qkv.bytes() + layer.attention_output.bytes() + layer.gate.bytes() +
                layer.shared_expert_gate.bytes();
   }
-  return static_cast<int64_t>(buffers) + linears + experts.store.bytes() +
-         shared_experts.store.bytes() + dense_mlps.store.bytes();
+  return static_cast<int64_t>(buffers) + linears + experts.bytes() + shared_experts.bytes() +
+         dense_mlps.bytes();
 }
 
 }  // namespace moesaic

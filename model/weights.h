@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -10,6 +12,7 @@
 #include "kernels/kernel_table.h"
 #include "kernels/linear.h"
 #include "memory/expert_store.h"
+#include "memory/packed_expert_store.h"
 #include "memory/stripe_layout.h"
 
 namespace moesaic {
@@ -33,8 +36,15 @@ struct PackedExperts {
   kernels::StripeShape stripe;
   int64_t stripe_bytes = 0;  // without the padding of its slot
   ExpertStore::Shape store_shape;
-  ExpertStore store;
+  ExpertStore store;                        // empty when there is a pack
+  std::unique_ptr<PackedExpertStore> pack;  // routed experts only
 
+  // [num_experts * stripes_per_expert] of one layer; null where a stripe is on the disk alone.
+  std::span<const void* const> LayerStripes(int32_t layer) const {
+    return pack != nullptr ? pack->LayerStripes(layer) : store.LayerStripes(layer);
+  }
+  // In RAM.
+  int64_t bytes() const { return pack != nullptr ? pack->host_bytes() : store.bytes(); }
   int64_t expert_bytes() const { return layout.num_stripes * stripe_bytes; }
 };
 

@@ -12,6 +12,7 @@ KernelTable Portable() {
   table.pack_linear = &cpu::PackLinear;
   table.linear = &portable::Linear;
   table.embedding = &cpu::Embedding;
+  table.stripe_order = "panel32";
   table.packed_stripe_bytes = &cpu::PackedStripeBytes;
   table.pack_stripe = &cpu::PackStripe;
   table.expert_ffn_workspace_bytes = &cpu::ExpertFfnWorkspaceBytes;

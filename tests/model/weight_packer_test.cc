@@ -100,7 +100,8 @@ TEST_P(WeightPackerTest, EveryStripeOfEveryExpertIsPacked) {
     matrices.push_back({Generated(kUnits, kHidden, seed), Generated(kUnits, kHidden, seed + 1),
                         Generated(kHidden, kUnits, seed + 2)});
   }
-  packer_.PackExperts(matrices, /*layer=*/1, experts);
+  ExpertStoreSink sink(experts.store);
+  ASSERT_TRUE(packer_.PackExperts(matrices, /*layer=*/1, experts, sink).ok());
 
   const size_t element = DTypeBytes(GetParam());
   for (int32_t expert = 0; expert < 4; ++expert) {
