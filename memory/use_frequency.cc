@@ -6,95 +6,90 @@
 namespace moesaic {
 namespace {
 
-// Far below the largest double's 1023, so that sums of weights stay finite.
-constexpr int64_t kMaxExponent = 256;
+// Whatever is older has faded.
+constexpr int64_t kMaxHalvings = 2000;
 
 }  // namespace
 
 UseFrequency::UseFrequency(int32_t num_layers, int32_t num_experts)
     : num_layers_(num_layers),
       num_experts_(num_experts),
-      count_(static_cast<size_t>(num_layers) * num_experts),
-      resident_(count_.size()),
-      order_(count_.size()),
-      size_(num_layers) {
+      layers_(num_layers),
+      counts_(static_cast<size_t>(num_layers) * num_experts),
+      resident_(counts_.size()),
+      order_(counts_.size()) {
   // Square roots and products round the same everywhere, as exp2 need not: equal inputs give equal
   // victims on every machine.
-  double root = 2;
-  for (int32_t i = kHalfLifeSteps; i > 1; i /= 2) root = std::sqrt(root);
-  fractions_[0] = 1;
-  for (int32_t i = 1; i < kHalfLifeSteps; ++i) fractions_[i] = fractions_[i - 1] * root;
+  double root = 0.5;
+  for (int32_t i = kSlowHalfLifeSteps; i > 1; i /= 2) root = std::sqrt(root);
+  slow_factors_[0] = 1;
+  for (int32_t i = 1; i < kSlowHalfLifeSteps; ++i) slow_factors_[i] = slow_factors_[i - 1] * root;
 }
 
-double UseFrequency::Weight(int64_t step) const {
-  const int64_t age = step - first_step_;
-  return std::ldexp(fractions_[age % kHalfLifeSteps], static_cast<int>(age / kHalfLifeSteps));
-}
-
-void UseFrequency::AdvanceTo(int64_t step) {
-  if (step <= last_step_) return;
-  if (last_step_ < 0) first_step_ = step;
-  if (const int64_t halvings = (step - first_step_) / kHalfLifeSteps; halvings > kMaxExponent) {
-    const auto exponent = static_cast<int>(-std::min<int64_t>(halvings, 2000));
-    for (double& count : count_) count = std::ldexp(count, exponent);
-    total_ = std::ldexp(total_, exponent);
-    first_step_ += halvings * kHalfLifeSteps;
+void UseFrequency::AdvanceTo(int32_t layer, int64_t step) {
+  Layer& state = layers_[layer];
+  if (step <= state.step) return;
+  if (state.step >= 0) {
+    const int64_t age = step - state.step;
+    const auto halved = [](double factor, int64_t halvings) {
+      return std::ldexp(factor, static_cast<int>(-std::min(halvings, kMaxHalvings)));
+    };
+    const double fast = halved(1, age / kFastHalfLifeSteps);
+    const double slow = halved(slow_factors_[age % kSlowHalfLifeSteps], age / kSlowHalfLifeSteps);
+    Counts* const counts = counts_.data() + static_cast<size_t>(layer) * num_experts_;
+    for (int32_t expert = 0; expert < num_experts_; ++expert) counts[expert].Decay(fast, slow);
+    state.steps.Decay(fast, slow);
   }
-  last_step_ = step;
-  total_ += Weight(step);
+  state.step = step;
+  state.steps.Increment();
+  state.sorted = false;
 }
 
-void UseFrequency::Insert(int32_t key) {
-  const int32_t layer = LayerOf(key);
-  int32_t* const begin = order_.data() + static_cast<size_t>(layer) * num_experts_;
-  int32_t* const end = begin + size_[layer]++;
-  const auto before = [this](int32_t a, int32_t b) {
-    return count_[a] != count_[b] ? count_[a] < count_[b] : a < b;
-  };
-  int32_t* const place = std::lower_bound(begin, end, key, before);
-  std::copy_backward(place, end, end + 1);
-  *place = key;
-}
-
-void UseFrequency::Erase(int32_t key) {
-  const int32_t layer = LayerOf(key);
-  int32_t* const begin = order_.data() + static_cast<size_t>(layer) * num_experts_;
-  int32_t* const end = begin + size_[layer]--;
-  std::copy(std::find(begin, end, key) + 1, end, std::find(begin, end, key));
+void UseFrequency::Sort(int32_t layer) {
+  Layer& state = layers_[layer];
+  if (state.sorted) return;
+  std::sort(Order(layer), Order(layer) + state.size, [this](int32_t a, int32_t b) {
+    return Mixed(a) != Mixed(b) ? Mixed(a) < Mixed(b) : a < b;
+  });
+  state.sorted = true;
 }
 
 void UseFrequency::OnUse(int32_t key, int64_t tick) {
-  AdvanceTo(tick / num_layers_);
-  if (resident_[key]) Erase(key);
-  count_[key] += Weight(last_step_);
-  if (resident_[key]) Insert(key);
+  const int32_t layer = key / num_experts_;
+  AdvanceTo(layer, tick / num_layers_);
+  counts_[key].Increment();
+  layers_[layer].sorted = false;
 }
 
 void UseFrequency::Add(int32_t key) {
   if (resident_[key]) return;
   resident_[key] = 1;
-  Insert(key);
+  Layer& layer = layers_[key / num_experts_];
+  Order(key / num_experts_)[layer.size++] = key;
+  layer.sorted = false;
 }
 
 void UseFrequency::Remove(int32_t key) {
   if (!resident_[key]) return;
-  Erase(key);
   resident_[key] = 0;
+  const int32_t layer = key / num_experts_;
+  int32_t* const end = Order(layer) + layers_[layer].size--;
+  int32_t* const place = std::find(Order(layer), end, key);
+  std::copy(place + 1, end, place);
 }
 
 UseFrequency::Candidate UseFrequency::Furthest(int64_t tick,
-                                               absl::FunctionRef<bool(int32_t)> evictable) const {
+                                               absl::FunctionRef<bool(int32_t)> evictable) {
   const auto now = static_cast<int32_t>(tick % num_layers_);
   Candidate best;
   // From the layer that has just chosen backwards: among equals the first found stays.
   for (int32_t distance = num_layers_; distance > 0; --distance) {
     const int32_t layer = (now + distance) % num_layers_;
-    const int32_t* const begin = order_.data() + static_cast<size_t>(layer) * num_experts_;
-    for (int32_t i = 0; i < size_[layer]; ++i) {
-      const int32_t key = begin[i];
-      // A resident that was never used was prefetched: as if used once, now.
-      const double count = count_[key] > 0 ? count_[key] : 1;
-      const double ticks = distance + num_layers_ * std::max(0.0, total_ / count - 1);
+    Sort(layer);
+    const double steps = layers_[layer].steps.Mixed();
+    for (int32_t i = 0; i < layers_[layer].size; ++i) {
+      const int32_t key = Order(layer)[i];
+      const double ticks = distance + num_layers_ * std::max(0.0, steps / Mixed(key) - 1);
       if (best.key >= 0 && ticks <= best.ticks) break;
       if (!evictable(key)) continue;
       best = {key, ticks};

@@ -2,7 +2,7 @@
 # Installs what the project builds and tests with: system packages (by apt, with sudo where needed) and a Python
 # environment with pinned, hash-checked packages in .deps/.
 #   scripts/bootstrap.sh            what scripts/build.sh needs
-#   scripts/bootstrap.sh GROUP...   also: test (Python clients), oracle (transformers), bench (peers), check, docker
+#   scripts/bootstrap.sh GROUP...   also: test (Python clients), oracle (transformers), bench (peers), solver (HiGHS), check, docker
 # Does nothing, quickly, when what is asked for is already there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,7 +11,7 @@ system_groups=(build) python_groups=()
 for group in "$@"; do
   case $group in
     check | docker) system_groups+=("$group") ;;
-    test | oracle | bench) python_groups+=("$group") ;;
+    test | oracle | bench | solver) python_groups+=("$group") ;;
     *) sed -n '2,7p' "$0" >&2; echo "bootstrap: unknown group '$group'" >&2; exit 2 ;;
   esac
 done

@@ -27,7 +27,7 @@ LAYERS = {
     # Clients' JSON goes through the bounded reader of checkpoint/ (docs/adr/0005-json-at-the-edge.md).
     "server": (("base", "core", "proto", "checkpoint", "tokenizer", "engine"), ("grpc", "protobuf", "boost", "cli11")),
     "tools": (("base", "core", "proto", "checkpoint", "kernels", "tokenizer", "memory", "router", "batcher", "model"),
-              ("grpc", "protobuf", "cli11")),
+              ("grpc", "protobuf", "cli11", "highs")),
     "tests": (None, None),
     "benchmarks": (None, None),
 }

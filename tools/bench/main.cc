@@ -1,8 +1,9 @@
-// moesaic-bench: load generation against a running server.
+// moesaic-bench: load generation against a running server, and routing traces.
 
 #include <cmath>
 #include <cstdio>
 #include <fstream>
+#include <functional>
 #include <iostream>
 #include <limits>
 #include <string>
@@ -17,6 +18,7 @@
 #include "base/str_cat.h"
 #include "tools/bench/load_generator.h"
 #include "tools/bench/report.h"
+#include "tools/bench/routing_commands.h"
 
 namespace moesaic::bench {
 namespace {
@@ -218,8 +220,9 @@ void AddServeFlags(CLI::App& app, ServeFlags& flags) {
 }
 
 int Main(int argc, char** argv) {
-  CLI::App app("Measures a Moesaic server.");
+  CLI::App app("Measures a Moesaic server, and replays the routing of its experts.");
   app.require_subcommand(1);
+  std::function<absl::Status()> run;
   ServeFlags flags;
   CLI::App* serve = app.add_subcommand(
       "serve",
@@ -227,8 +230,11 @@ int Main(int argc, char** argv) {
       "inter-token and "
       "end-to-end latency, and throughput. Definitions are those of vLLM's `bench serve`.");
   AddServeFlags(*serve, flags);
+  serve->callback([&] { run = [&flags] { return Serve(flags); }; });
+  AddReplayCommand(app, run);
+  AddGenerateTraceCommand(app, run);
   CLI11_PARSE(app, argc, argv);
-  const absl::Status status = Serve(flags);
+  const absl::Status status = run();
   if (!status.ok()) {
     std::cerr << "moesaic-bench: " << status.message() << "\n";
     return 1;
