@@ -19,7 +19,7 @@ if [ "$mode" = --oracle ]; then
   scripts/build.sh
   for oracle in scripts/*oracle.py; do run .deps/venv/bin/python "$oracle" --build build; done
 else
-  scripts/bootstrap.sh test
+  scripts/bootstrap.sh test solver
   scripts/build.sh
   ctest --test-dir build --output-on-failure --parallel 2 && status=0 || status=$?
   [ "$status" = 0 ] && passed=1 || failed=1
