@@ -253,7 +253,7 @@ TEST(ReadQueueTest, AfterAnErrorTheRestIsNotRead) {
 
 TEST(ReadQueueTest, TryAgainDoesNotGoOnForever) {
   ReadQueue queue("file", {.queue_depth = 1, .max_part_bytes = kPage, .max_reads = 1});
-  queue.Add(0, nullptr, kPage, 1);
+  queue.Add(0, reinterpret_cast<std::byte*>(uintptr_t{1} << 30), kPage, 1);
   for (int i = 0; i < 5000 && !queue.has_finished(); ++i)
     queue.FinishPart(queue.TakePart(), -EAGAIN);
   std::vector<DiskReader::Completion> done;
