@@ -120,7 +120,7 @@ double BestFitShare(const Mixture& a, const Mixture& b) {
     allocator.Use(first ? key : -1 - key, model.bytes);
     if (i >= kRequests / 2) sum += static_cast<double>(allocator.used());
   }
-  return 100.0 * sum / (kRequests / 2) / static_cast<double>(kBudget);
+  return 100.0 * sum / (0.5 * kRequests) / static_cast<double>(kBudget);
 }
 
 void PrintFamilies() {
@@ -136,8 +136,9 @@ void PrintFamilies() {
       "|\n|---|---:|---:|---:|---:|---:|---:|---:|---:|\n");
   for (const NamedModel& model : PublishedModels()) {
     const ExpertBytes bytes = OwnLayout(model.config);
+    const int64_t resident_stripes = kBudget / bytes.slot - 2;
     const double resident =
-        static_cast<double>(kBudget / bytes.slot - 2) / static_cast<double>(bytes.stripes);
+        static_cast<double>(resident_stripes) / static_cast<double>(bytes.stripes);
     const int64_t whole = std::max<int64_t>(0, kBudget / bytes.expert - 2);
     std::printf(
         "| %s | %.2f MiB | %.2f MiB | %lld | %.1f %% | %.1f MiB | %.1f MiB | %.1f | %lld |\n",
@@ -189,12 +190,12 @@ void PrintPairs() {
     const ExpertBytes a = InSlots(models[i].config, slot);
     const ExpertBytes b = InSlots(models[j].config, slot);
     const int64_t larger = std::max(a.expert, b.expert);
-    const double slots_share =
-        static_cast<double>(kBudget / slot * slot) / static_cast<double>(kBudget);
+    const int64_t slots_bytes = kBudget / slot * slot;
+    const double slots_share = static_cast<double>(slots_bytes) / static_cast<double>(kBudget);
     // Half of the slots' bytes are each model's.
     const double waste = (a.waste() + b.waste()) / 2;
-    const double whole =
-        100.0 * static_cast<double>(kBudget / larger) / static_cast<double>(kBudget);
+    const int64_t whole_slots = kBudget / larger;
+    const double whole = 100.0 * static_cast<double>(whole_slots) / static_cast<double>(kBudget);
     std::printf(
         "| %s with %s | %.2f MiB | %.1f, %.1f %% | %.1f MiB | %.1f MiB | %.1f %% | %.1f, %.1f %% | "
         "%.1f "

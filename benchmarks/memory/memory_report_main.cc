@@ -1,22 +1,27 @@
-// memory_report [activations|layers|experts]: tables of what memory plans buy, as Markdown.
+// memory_report [activations|layers|experts]: tables of what memory plans buy, as Markdown,
+// computed from shapes.
 
-#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <string_view>
 
 #include "benchmarks/memory/memory_report.h"
 
+namespace {
+
+// Of the kernels, each of which has a workspace.
+constexpr int kThreads = 16;
+
+}  // namespace
+
 int main(int argc, char** argv) {
-  CLI::App app("Prints what memory plans buy, computed from shapes.");
-  int num_threads = 16;
-  app.add_option("--threads", num_threads, "Kernel threads, each of which has a workspace")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 1024));
-  CLI::App* activations = app.add_subcommand("activations", "Peak of a step's activations");
-  CLI::App* layers = app.add_subcommand("layers", "Layers of microcontroller networks");
-  CLI::App* experts = app.add_subcommand("experts", "Stripes against whole experts");
-  CLI11_PARSE(app, argc, argv);
-  const bool all = app.get_subcommands().empty();
-  if (all || activations->parsed()) moesaic::PrintActivations(num_threads);
-  if (all || layers->parsed()) moesaic::PrintMicrocontrollerLayers();
-  if (all || experts->parsed()) moesaic::PrintExpertArena();
+  const std::string_view part = argc > 1 ? argv[1] : "all";
+  const bool all = part == "all";
+  if (argc > 2 || (!all && part != "activations" && part != "layers" && part != "experts")) {
+    std::fputs("usage: memory_report [activations|layers|experts]\n", stderr);
+    return 2;
+  }
+  if (all || part == "activations") moesaic::PrintActivations(kThreads);
+  if (all || part == "layers") moesaic::PrintMicrocontrollerLayers();
+  if (all || part == "experts") moesaic::PrintExpertArena();
   return 0;
 }

@@ -235,7 +235,9 @@ TEST(ActivationPlanTest, ChainsInPlace) {
 
 // Fewer rows than planned use the head of each tensor: what trails still trails.
 TEST(ActivationPlanTest, ServesSmallerSteps) {
-  for (const auto& [k, n] : {std::pair<int64_t, int64_t>{64, 192}, {192, 64}, {128, 128}}) {
+  for (const std::pair<int64_t, int64_t> widths : {std::pair{64, 192}, {192, 64}, {128, 128}}) {
+    const int64_t k = widths.first;
+    const int64_t n = widths.second;
     const auto chain = [&](int64_t rows) {
       ActivationGraph graph;
       graph.tensors[graph.Add("x", rows * k)].input = true;
