@@ -239,7 +239,8 @@ void ExpertMemory::Fail(int32_t index, const absl::Status& status) {
   Active& active = active_[index];
   active.failed = true;
   failures_.push_back(index);
-  if (error_.ok()) error_ = status;
+  // A copy of its own, for the executor's thread: the message is shared with nobody.
+  if (error_.ok()) error_ = absl::Status(status.code(), status.message());
   left_ -= keys_.stripes_per_expert - active.next;
   const int32_t first = keys_.FirstStripe(active.expert);
   for (int32_t s = active.next; s < keys_.stripes_per_expert; ++s) {
