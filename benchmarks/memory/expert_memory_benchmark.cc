@@ -40,6 +40,7 @@ void ResidentLayer(benchmark::State& state) {
       {.budget_bytes = store.bytes()});
   std::vector<ExpertMemory::ActiveExpert> active;
   const auto num_active = static_cast<int32_t>(state.range(0));
+  active.reserve(num_active);
   for (int32_t i = 0; i < num_active; ++i) active.push_back({i * (128 / num_active), 1});
   int64_t tick = 0;
   while (tick < kShape.num_layers) RunLayer(*memory, tick++, active);
