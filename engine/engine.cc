@@ -16,14 +16,21 @@ class ThreadedEngine final : public Engine {
  public:
   ThreadedEngine(const EngineOptions& options,
                  std::unique_ptr<Model> model,
+                 std::unique_ptr<RoutingTap> routing_tap,
                  KvCache cache,
                  int32_t sliding_window,
                  const kernels::KernelTable& kernels,
                  MetricsRegistry& metrics)
       : options_(options),
         queue_(options.max_sequences + options.max_queue),
-        core_(
-            options, std::move(model), std::move(cache), sliding_window, kernels, metrics, queue_),
+        core_(options,
+              std::move(model),
+              std::move(routing_tap),
+              std::move(cache),
+              sliding_window,
+              kernels,
+              metrics,
+              queue_),
         thread_([this] { Loop(); }) {}
 
   ~ThreadedEngine() override {
@@ -40,6 +47,7 @@ class ThreadedEngine final : public Engine {
   EngineLoad load() const override { return core_.load(); }
   const Model& model() const override { return core_.model(); }
   int32_t max_model_len() const override { return options_.max_model_len; }
+  bool replays_routing() const override { return !options_.routing.replay.empty(); }
   void Drain(absl::Time deadline) override { queue_.Drain(deadline); }
   void SetHeld(bool held) override { queue_.SetHeld(held); }
 
@@ -100,9 +108,13 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
   MOESAIC_ASSIGN_OR_RETURN(const EngineOptions complete,
                            ResolveEngineOptions(options, model->config(), shape));
   MOESAIC_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(shape, complete.kv_memory_bytes));
+  std::unique_ptr<RoutingTap> routing_tap;
+  if (options.routing.enabled()) {
+    MOESAIC_ASSIGN_OR_RETURN(routing_tap, RoutingTap::Create(options.routing, *model));
+  }
   const int32_t sliding_window = LargestSlidingWindow(model->config(), complete.max_model_len);
-  return std::make_unique<ThreadedEngine>(complete, std::move(model), std::move(cache),
-                                          sliding_window, kernels, metrics);
+  return std::make_unique<ThreadedEngine>(complete, std::move(model), std::move(routing_tap),
+                                          std::move(cache), sliding_window, kernels, metrics);
 }
 
 }  // namespace moesaic

@@ -47,6 +47,8 @@ class Engine {
   virtual const Model& model() const = 0;
   // Tokens of prompt and output together that one sequence can have; the KV cache holds as many.
   virtual int32_t max_model_len() const = 0;
+  // Whether gates choose as in a trace, for a benchmark: answers are not the model's then.
+  virtual bool replays_routing() const = 0;
 
   // Refuses new requests; returns when none is left or `deadline` passed, then cancels the rest.
   virtual void Drain(absl::Time deadline) = 0;

@@ -11,6 +11,7 @@ namespace moesaic {
 
 EngineCore::EngineCore(const EngineOptions& options,
                        std::unique_ptr<Model> model,
+                       std::unique_ptr<RoutingTap> routing_tap,
                        KvCache cache,
                        int32_t sliding_window,
                        const kernels::KernelTable& kernels,
@@ -18,6 +19,7 @@ EngineCore::EngineCore(const EngineOptions& options,
                        RequestQueue& queue)
     : options_(options),
       model_(std::move(model)),
+      routing_tap_(std::move(routing_tap)),
       cache_(std::move(cache)),
       kernels_(kernels),
       metrics_(metrics),
@@ -31,6 +33,8 @@ EngineCore::EngineCore(const EngineOptions& options,
               .max_sequence_blocks = blocks_.MaxBlocksHeld(options.max_model_len)},
       seeds_(std::random_device{}()) {
   metrics_.SetLoad(load());
+  if (routing_tap_ != nullptr) model_->SetRoutingHook(routing_tap_.get());
+  if (model_->expert_memory() != nullptr) tier_metrics_.emplace(metrics);
 }
 
 void EngineCore::Accept(Submission submission) {
@@ -88,6 +92,8 @@ void EngineCore::Step() {
   const absl::Status status = RunModel();
   const absl::Time now = absl::Now();
   metrics_.StepDone(builder_.batch(), model_->counters());
+  if (tier_metrics_) tier_metrics_->Update(model_->expert_memory()->metrics());
+  EndFailedRows();
   for (const ScheduledSequence& scheduled : builder_.scheduled()) {
     if (status.ok()) {
       Advance(scheduled, now);
@@ -170,8 +176,21 @@ void EngineCore::Admit(int32_t count) {
   }
 }
 
+void EngineCore::EndFailedRows() {
+  const std::vector<BatchSequence>& sequences = builder_.batch().sequences;
+  for (const RowFailure& failure : model_->failures()) {
+    // The sequence whose rows hold it: the last that begins at or before it.
+    const auto after = std::upper_bound(
+        sequences.begin(), sequences.end(), failure.row,
+        [](int32_t row, const BatchSequence& sequence) { return row < sequence.first_row; });
+    const ScheduledSequence& scheduled = builder_.scheduled()[after - sequences.begin() - 1];
+    EndRequest(*scheduled.sequence->request, FinishReason::kError, failure.status);
+  }
+}
+
 absl::Status EngineCore::RunModel() {
   model_->BeginStep(builder_.batch(), cache_);
+  if (routing_tap_ != nullptr) routing_tap_->BeginStep(builder_.batch());
   const int32_t num_blocks = static_cast<int32_t>(model_->blocks().size());
   for (int32_t block = 0; block < num_blocks; ++block) {
     MOESAIC_RETURN_IF_ERROR(model_->RunBlock(block));

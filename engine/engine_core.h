@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <random>
 #include <utility>
 #include <vector>
@@ -14,7 +15,9 @@
 #include "batcher/batcher.h"
 #include "engine/engine.h"
 #include "engine/engine_metrics.h"
+#include "engine/expert_tier_metrics.h"
 #include "engine/request_queue.h"
+#include "engine/routing_tap.h"
 #include "engine/sampler.h"
 #include "engine/sequence.h"
 #include "engine/step_builder.h"
@@ -30,9 +33,11 @@ namespace moesaic {
 // Owner: Engine. Thread: the engine's, but for load().
 class EngineCore {
  public:
-  // `options` is complete: max_model_len is set. `queue` hears of ended requests.
+  // `options` is complete: max_model_len is set. `queue` hears of ended requests. `routing_tap` may
+  // be null.
   EngineCore(const EngineOptions& options,
              std::unique_ptr<Model> model,
+             std::unique_ptr<RoutingTap> routing_tap,
              KvCache cache,
              int32_t sliding_window,
              const kernels::KernelTable& kernels,
@@ -64,6 +69,8 @@ class EngineCore {
   void Admit(int32_t count);
   const SequenceView* NextWaiting();
   absl::Status RunModel();
+  // Ends the requests of rows whose experts could not be brought.
+  void EndFailedRows();
   void Advance(const ScheduledSequence& scheduled, absl::Time now);
   void CollectPromptLogprobs(const ScheduledSequence& scheduled, int32_t begin);
   void Fork(Sequence& first);
@@ -76,9 +83,11 @@ class EngineCore {
 
   const EngineOptions options_;
   const std::unique_ptr<Model> model_;
+  const std::unique_ptr<RoutingTap> routing_tap_;
   const KvCache cache_;
   const kernels::KernelTable& kernels_;
   EngineMetrics metrics_;
+  std::optional<ExpertTierMetrics> tier_metrics_;
   RequestQueue& queue_;
   KvBlockManager blocks_;
   StepBuilder builder_;

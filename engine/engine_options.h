@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "absl/status/statusor.h"
+#include "engine/routing_tap.h"
 #include "memory/kv_cache.h"
 #include "model/model_config.h"
 
@@ -17,6 +18,7 @@ struct EngineOptions {
   int64_t kv_memory_bytes =
       0;  // 0: enough for max_sequences x max_model_len, at most a quarter of RAM
   bool prefix_cache = true;
+  RoutingTapOptions routing = {};
 };
 
 // `options` with every 0 decided for a model of `config` whose KV cache has `shape`, and

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/machine_memory.h"
 #include "base/progress.h"
 #include "base/status_macros.h"
 #include "engine/engine_options.h"
@@ -12,6 +13,7 @@
 namespace moesaic {
 
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(ModelOptions model,
+                                                   const ExpertTierOptions& experts,
                                                    const EngineOptions& options,
                                                    Isa isa,
                                                    ThreadPool& pool,
@@ -29,6 +31,8 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(ModelOptions model,
   model.max_batch_tokens = resolved.max_batch_tokens;
   model.max_logits_rows = resolved.max_logits_rows;
   model.max_model_len = resolved.max_model_len;
+  MOESAIC_RETURN_IF_ERROR(ResolveExpertTier(experts, config, kernels, resolved.kv_memory_bytes,
+                                            MachineMemoryBytes(), model));
   MOESAIC_ASSIGN_OR_RETURN(std::unique_ptr<Model> loaded,
                            Model::Load(model, kernels, Stream{.pool = &pool}));
   return Engine::Create(resolved, std::move(loaded), kernels, metrics);

@@ -6,6 +6,7 @@
 #include "base/isa.h"
 #include "base/thread_pool.h"
 #include "engine/engine.h"
+#include "engine/expert_budget.h"
 
 namespace moesaic {
 
@@ -14,6 +15,7 @@ namespace moesaic {
 // this machine's (ParseIsa); `pool` must outlive the engine. Errors: those of Model::Load and
 // Engine::Create.
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(ModelOptions model,
+                                                   const ExpertTierOptions& experts,
                                                    const EngineOptions& options,
                                                    Isa isa,
                                                    ThreadPool& pool,

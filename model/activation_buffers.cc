@@ -7,6 +7,7 @@
 #include "base/status_macros.h"
 #include "memory/activation_plan.h"
 #include "model/decoder_activations.h"
+#include "model/tiered_experts.h"
 
 namespace moesaic {
 
@@ -15,22 +16,33 @@ absl::StatusOr<ActivationBuffers> ActivationBuffers::Create(const ModelConfig& c
                                                             const kernels::KernelTable& kernels,
                                                             int32_t max_rows,
                                                             int32_t max_logits_rows,
-                                                            int num_threads) {
+                                                            int num_threads,
+                                                            bool tiered) {
   ActivationSizes sizes = {.dtype = weights.dtype,
                            .rows = max_rows,
                            .attention_rows = std::min<int64_t>(max_rows, kAttentionRowsAtATime),
                            .logits_rows = max_logits_rows};
   sizes.attention_workspace_bytes = static_cast<int64_t>(kernels.attention_workspace_bytes(
       config.num_heads, config.num_kv_heads, config.head_dim, num_threads));
-  const auto workspace = [&](const PackedExperts& experts, int64_t num_experts, int64_t top_k) {
+  const auto workspace = [&](const PackedExperts& experts, int64_t work_stripes,
+                             int64_t num_experts, int64_t top_k) {
     if (experts.layout.num_stripes == 0) return int64_t{0};
-    return static_cast<int64_t>(
-        kernels.expert_ffn_workspace_bytes(experts.stripe, experts.layout.num_stripes, num_experts,
-                                           max_rows, max_rows * top_k, num_threads));
+    return static_cast<int64_t>(kernels.expert_ffn_workspace_bytes(
+        experts.stripe, work_stripes, num_experts, max_rows, max_rows * top_k, num_threads));
   };
-  sizes.ffn_workspace_bytes = workspace(weights.experts, config.num_experts, config.top_k);
+  const int64_t stripes = weights.experts.layout.num_stripes;
+  sizes.ffn_workspace_bytes =
+      workspace(weights.experts, tiered ? TieredExperts::MaxWorkStripes(stripes) : stripes,
+                config.num_experts, config.top_k);
+  const auto whole_batch = [&](const PackedExperts& experts) {
+    return workspace(experts, experts.layout.num_stripes, 1, 1);
+  };
   sizes.mlp_workspace_bytes =
-      std::max(workspace(weights.shared_experts, 1, 1), workspace(weights.dense_mlps, 1, 1));
+      std::max(whole_batch(weights.shared_experts), whole_batch(weights.dense_mlps));
+  if (tiered) {
+    sizes.expert_sums_bytes = TieredExperts::SumsRows(max_rows, config.top_k) * config.hidden_size *
+                              static_cast<int64_t>(sizeof(float));
+  }
 
   const DecoderActivations tensors = DescribeActivations(config, sizes);
   const ActivationPlan plan = PlanActivations(tensors.graph);
@@ -56,6 +68,7 @@ absl::StatusOr<ActivationBuffers> ActivationBuffers::Create(const ModelConfig& c
   place(buffers.shared_weights, tensors.shared_weights);
   place(buffers.ffn_workspace, tensors.ffn_workspace);
   place(buffers.mlp_workspace, tensors.mlp_workspace);
+  if (tiered) place(buffers.expert_sums, tensors.expert_sums);
   place(buffers.head_input, tensors.head_input);
   place(buffers.every_row, tensors.every_row);
   place(buffers.ones, tensors.ones);

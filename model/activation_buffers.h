@@ -18,13 +18,15 @@ namespace moesaic {
 //
 // Owner and thread: the model's.
 struct ActivationBuffers {
-  // `max_rows` rows through the layers, `max_logits_rows` through the head.
+  // `max_rows` rows through the layers, `max_logits_rows` through the head; `tiered`: the routed
+  // experts come through an ExpertMemory.
   static absl::StatusOr<ActivationBuffers> Create(const ModelConfig& config,
                                                   const ModelWeights& weights,
                                                   const kernels::KernelTable& kernels,
                                                   int32_t max_rows,
                                                   int32_t max_logits_rows,
-                                                  int num_threads);
+                                                  int num_threads,
+                                                  bool tiered = false);
 
   AlignedBuffer memory;  // holds all of the below but logits
   // Shapes: DecoderActivations.
@@ -42,6 +44,7 @@ struct ActivationBuffers {
   int32_t* expert_rows = nullptr;
   float* expert_weights = nullptr;
   float* shared_weights = nullptr;
+  float* expert_sums = nullptr;  // TieredExperts; null when every expert is in RAM
   void* ffn_workspace = nullptr;
   void* mlp_workspace = nullptr;
   void* head_input = nullptr;

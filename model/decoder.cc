@@ -20,14 +20,20 @@ Decoder::Decoder(ModelConfig config,
                  ModelWeights weights,
                  RopeTable rope,
                  ActivationBuffers buffers,
+                 Tier tier,
+                 int64_t sums_rows,
                  const kernels::KernelTable& kernels,
                  Stream stream)
     : config_(std::move(config)),
       weights_(std::move(weights)),
       rope_(std::move(rope)),
       buffers_(std::move(buffers)),
+      tier_(std::move(tier)),
       kernels_(kernels),
       stream_(stream) {
+  if (tier_.memory != nullptr) {
+    tiered_experts_.emplace(*tier_.memory, buffers_.expert_sums, sums_rows);
+  }
   blocks_.push_back({BlockKind::kEmbedding});
   for (int32_t layer = 0; layer < config_.num_layers; ++layer) {
     blocks_.push_back({BlockKind::kAttention, layer});
@@ -46,6 +52,8 @@ void Decoder::BeginStep(const Batch& batch, const KvCache& kv) {
   rows_ = batch.num_rows();
   num_logits_rows_ = static_cast<int64_t>(batch.logits_rows.size());
   counters_ = {};
+  failures_.clear();
+  ++step_;
   kernels::AttentionSequence* sequence = buffers_.sequences;
   for (const BatchSequence& part : batch.sequences) {
     *sequence++ = {.first_row = part.first_row,
@@ -233,22 +241,32 @@ void Decoder::RunRoutedExperts(const LayerWeights& layer) {
                        .experts = buffers_.gate_experts,
                        .weights = buffers_.gate_weights},
                       stream_);
+  const int64_t tick = step_ * num_expert_layers() + layer.expert_layer;
+  if (hook_ != nullptr) {
+    const size_t entries = static_cast<size_t>(rows_) * config_.top_k;
+    hook_->OnGate(layer.expert_layer, tick, {buffers_.gate_experts, entries},
+                  {buffers_.gate_weights, entries});
+  }
   kernels::GroupRowsByExpert(rows_, config_.top_k, config_.num_experts, buffers_.gate_experts,
                              buffers_.gate_weights, buffers_.expert_offsets, buffers_.expert_rows,
                              buffers_.expert_weights);
-  kernels_.expert_ffn({.shape = experts.stripe,
-                       .activation = config_.activation,
-                       .num_rows = rows_,
-                       .routed = {.num_experts = config_.num_experts,
-                                  .offsets = buffers_.expert_offsets,
-                                  .rows = buffers_.expert_rows,
-                                  .weights = buffers_.expert_weights},
-                       .stripes_per_expert = experts.layout.num_stripes,
-                       .stripes = experts.LayerStripes(layer.expert_layer).data(),
-                       .input = buffers_.ffn_input,
-                       .output = buffers_.residual,
-                       .workspace = buffers_.ffn_workspace},
-                      stream_);
+  kernels::ExpertFfnArgs args = {.shape = experts.stripe,
+                                 .activation = config_.activation,
+                                 .num_rows = rows_,
+                                 .routed = {.num_experts = config_.num_experts,
+                                            .offsets = buffers_.expert_offsets,
+                                            .rows = buffers_.expert_rows,
+                                            .weights = buffers_.expert_weights},
+                                 .stripes_per_expert = experts.layout.num_stripes,
+                                 .input = buffers_.ffn_input,
+                                 .output = buffers_.residual,
+                                 .workspace = buffers_.ffn_workspace};
+  if (tiered_experts_) {
+    tiered_experts_->Run(layer.expert_layer, tick, args, kernels_.expert_ffn, stream_, failures_);
+  } else {
+    args.stripes = experts.LayerStripes(layer.expert_layer).data();
+    kernels_.expert_ffn(args, stream_);
+  }
   for (int32_t expert = 0; expert < config_.num_experts; ++expert) {
     if (buffers_.expert_offsets[expert] != buffers_.expert_offsets[expert + 1]) {
       counters_.expert_bytes += experts.expert_bytes();

@@ -1,16 +1,21 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "base/stream.h"
 #include "kernels/kernel_table.h"
+#include "memory/device.h"
+#include "memory/expert_memory.h"
 #include "model/activation_buffers.h"
 #include "model/model.h"
 #include "model/model_config.h"
 #include "model/rope_table.h"
+#include "model/tiered_experts.h"
 #include "model/weights.h"
 
 namespace moesaic {
@@ -22,11 +27,20 @@ namespace moesaic {
 // Owner, thread, lifetime: Model's.
 class Decoder final : public Model {
  public:
-  // `buffers` were made for `weights` and at least max_batch_tokens rows.
+  // The fast tier of a model whose experts do not all lie in RAM.
+  struct Tier {
+    std::unique_ptr<Device> device;
+    std::unique_ptr<ExpertMemory> memory;  // over weights.experts.pack
+  };
+
+  // `buffers` were made for `weights` and at least max_batch_tokens rows, `sums_rows` of them for
+  // the tier, if there is one.
   Decoder(ModelConfig config,
           ModelWeights weights,
           RopeTable rope,
           ActivationBuffers buffers,
+          Tier tier,
+          int64_t sums_rows,
           const kernels::KernelTable& kernels,
           Stream stream);
 
@@ -40,6 +54,10 @@ class Decoder final : public Model {
   absl::Status RunBlock(int32_t block) override;
   std::span<const float> logits() const override;
   StepCounters counters() const override { return counters_; }
+  std::span<const RowFailure> failures() const override { return failures_; }
+  int32_t num_expert_layers() const override { return weights_.experts.store_shape.num_layers; }
+  ExpertMemory* expert_memory() override { return tier_.memory.get(); }
+  void SetRoutingHook(RoutingHook* hook) override { hook_ = hook; }
 
  private:
   void RunEmbedding();
@@ -72,9 +90,14 @@ class Decoder final : public Model {
   const ModelWeights weights_;
   const RopeTable rope_;
   ActivationBuffers buffers_;
+  Tier tier_;  // its copies read from weights_
+  std::optional<TieredExperts> tiered_experts_;
+  RoutingHook* hook_ = nullptr;
   const kernels::KernelTable& kernels_;
   Stream stream_;
   std::vector<BlockInfo> blocks_;
+
+  int64_t step_ = -1;  // steps begun, less one
 
   // The step: set by BeginStep.
   const Batch* batch_ = nullptr;
@@ -82,6 +105,7 @@ class Decoder final : public Model {
   int64_t rows_ = 0;
   int64_t num_logits_rows_ = 0;
   StepCounters counters_;
+  std::vector<RowFailure> failures_;
 };
 
 }  // namespace moesaic

@@ -11,6 +11,8 @@
 #include "base/stream.h"
 #include "core/batch.h"
 #include "kernels/kernel_table.h"
+#include "memory/expert_memory.h"
+#include "memory/expert_policy.h"
 #include "memory/kv_cache.h"
 #include "model/model_config.h"
 
@@ -31,7 +33,12 @@ struct ModelOptions {
   // Where the routed experts are kept packed on the disk (made if need be, memory/pack_writer.h);
   // empty: in RAM alone, packed at every start.
   std::filesystem::path pack_dir = {};
-  int64_t host_memory = 0;  // with pack_dir: bytes of experts in RAM
+  int64_t host_memory = 0;  // with pack_dir: bytes of experts in RAM, read without the disk
+  // With pack_dir: bytes of the slots that experts run from (memory/expert_memory.h); 0:
+  // host_memory holds them all and they run from there.
+  int64_t expert_memory = 0;
+  ExpertPolicyKind expert_policy = ExpertPolicyKind::kLfu;
+  const UseForecast* use_forecast = nullptr;  // of policies that need one; outlives the model
 
   int32_t Positions(const ModelConfig& config) const {
     return max_model_len > 0 ? max_model_len : config.max_positions;
@@ -52,6 +59,25 @@ enum class BlockKind : uint8_t { kEmbedding, kAttention, kMoe, kHead };
 struct BlockInfo {
   BlockKind kind;
   int32_t layer = -1;
+};
+
+// A row of a step whose result is missing something, and why.
+struct RowFailure {
+  int32_t row = 0;
+  absl::Status status;
+};
+
+// Sees every gate's choice before it is carried out: to record it, to prefetch by it, or in
+// benchmarks to replace it. Thread: the executor's.
+class RoutingHook {
+ public:
+  virtual ~RoutingHook() = default;
+  // [rows, top_k] of one layer; the layer numbered among those with routed experts, the tick
+  // step * num_layers + layer. Distinct experts in each row.
+  virtual void OnGate(int32_t layer,
+                      int64_t tick,
+                      std::span<int32_t> experts,
+                      std::span<float> weights) = 0;
 };
 
 // Counters of what the last step touched, for the memory-bandwidth limit of benchmarks.
@@ -89,6 +115,15 @@ class Model {
   // After the head: [batch.logits_rows.size(), vocab_size] float32, valid until the next BeginStep.
   virtual std::span<const float> logits() const = 0;
   virtual StepCounters counters() const = 0;
+  // Rows of the last step whose experts could not be brought; a row may be named twice.
+  virtual std::span<const RowFailure> failures() const = 0;
+
+  // Layers with routed experts.
+  virtual int32_t num_expert_layers() const = 0;
+  // Null when every expert is in RAM.
+  virtual ExpertMemory* expert_memory() = 0;
+  // `hook` (null: none) outlives its use.
+  virtual void SetRoutingHook(RoutingHook* hook) = 0;
 };
 
 }  // namespace moesaic

@@ -22,6 +22,11 @@ void Admission::Serve(const ServedModel& model, int32_t max_sequences, int32_t m
   model_ = &model;
 }
 
+bool Admission::routing_replayed() const {
+  const ServedModel* model = model_.load();
+  return model != nullptr && model->engine->replays_routing();
+}
+
 absl::StatusOr<const ServedModel*> Admission::FindModel(std::string_view name) const {
   const ServedModel* model = model_;
   if (model == nullptr) return absl::UnavailableError("the model is still loading");

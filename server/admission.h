@@ -46,6 +46,8 @@ class Admission {
   bool serving() const { return loaded() && !draining(); }
   int32_t max_sequences() const { return max_sequences_; }
   int32_t max_queue() const { return max_queue_; }
+  // Whether answers are not the model's (Engine::replays_routing).
+  bool routing_replayed() const;
 
   // The served model, when `name` is empty or its name. Unavailable while it loads, NotFound for
   // another name.

@@ -57,7 +57,6 @@ class Flags {
                   });
   }
 
- private:
   CLI::Option* Custom(const std::string& name,
                       const std::string& help,
                       const std::string& type,
@@ -71,6 +70,8 @@ class Flags {
                             ->type_name(type)
                             ->default_str(default_text));
   }
+
+ private:
   CLI::Option* Finish(const std::string& name, CLI::Option* option) {
     return option->group(group_)->envname(EnvName(name));
   }
@@ -102,6 +103,72 @@ void AddModelFlags(Flags& flags, ServerConfig& config) {
       .Add("--threads", config.threads,
            "compute threads; 0: one for each core this process may run on")
       ->check(CLI::Range(0, 1024));
+}
+
+// "auto", "25%", or bytes.
+absl::Status ParseExpertBudget(const std::string& text, ExpertBudget& budget) {
+  if (text == "auto") {
+    budget = {};
+    return absl::OkStatus();
+  }
+  if (text.ends_with('%')) {
+    char* end = nullptr;
+    budget.kind = ExpertBudget::Kind::kPercent;
+    budget.percent = std::strtod(text.c_str(), &end);
+    if (end != text.c_str() + text.size() - 1 || !(budget.percent > 0) || budget.percent > 100) {
+      return absl::InvalidArgumentError(
+          StrCat("got \"", text, "\", expected more than 0% and at most 100%"));
+    }
+    return absl::OkStatus();
+  }
+  budget.kind = ExpertBudget::Kind::kBytes;
+  MOESAIC_ASSIGN_OR_RETURN(budget.bytes, ParseByteSize(text));
+  return absl::OkStatus();
+}
+
+void AddExpertFlags(Flags& flags, ServerConfig& config) {
+  flags.Group("Experts");
+  flags.Custom("--expert-memory",
+               "memory that routed experts run from, e.g. 2GiB or 25% of them; the others wait on "
+               "the disk (--pack-dir); auto: all of them, or what this machine can spare",
+               "SIZE", "auto", [&config](const std::string& text) {
+                 return ParseExpertBudget(text, config.expert_memory);
+               });
+  flags.Custom("--host-memory",
+               "memory that holds packed experts beside --expert-memory, so that they are copied "
+               "from there instead of read from the disk",
+               "SIZE", "0", [&config](const std::string& text) -> absl::Status {
+                 MOESAIC_ASSIGN_OR_RETURN(config.host_memory_bytes, ParseByteSize(text));
+                 return absl::OkStatus();
+               });
+  flags.Add("--pack-dir", config.pack_dir,
+            "folder of the packed experts, made at the first start with less than all of them in "
+            "memory; empty: moesaic/packs in the user's cache folder");
+  flags.Custom("--expert-policy",
+               "which experts lose their memory to others: on-demand, fifo, lru or lfu", "NAME",
+               std::string(ExpertPolicyName(config.expert_policy)),
+               [&config](const std::string& text) -> absl::Status {
+                 MOESAIC_ASSIGN_OR_RETURN(config.expert_policy, ParseExpertPolicy(text));
+                 if (config.expert_policy == ExpertPolicyKind::kFuture ||
+                     config.expert_policy == ExpertPolicyKind::kBelady) {
+                   return absl::InvalidArgumentError(
+                       StrCat("\"", text,
+                              "\" needs to know the future: it is for moesaic-bench "
+                              "replay; expected on-demand, fifo, lru or lfu"));
+                 }
+                 return absl::OkStatus();
+               });
+  flags.Add("--record-routing", config.record_routing,
+            "file to record the gates' choices in, for moesaic-bench replay and --replay-routing; "
+            "empty: none");
+  flags.Add("--replay-routing", config.replay_routing,
+            "benchmarks only: file of recorded or generated choices that replace the gates'; "
+            "answers are then not the model's, and say so");
+  flags
+      .Add("--replay-prefetch-layers", config.oracle_layers,
+           "benchmarks only, with --replay-routing: prefetch what so many layers ahead will ask "
+           "for, as nothing but a replay can know")
+      ->check(CLI::Range(0, 1 << 16));
 }
 
 void AddSchedulingFlags(Flags& flags, ServerConfig& config, bool& no_prefix_cache, CLI::App& app) {
@@ -262,6 +329,7 @@ absl::StatusOr<ServerCommand> ParseServerCommand(int argc, const char* const* ar
   app.get_formatter()->column_width(36);
   Flags flags(app);
   AddModelFlags(flags, command.config);
+  AddExpertFlags(flags, command.config);
   AddSchedulingFlags(flags, command.config, no_prefix_cache, app);
   AddNetworkFlags(flags, command.config);
   AddOperationFlags(flags, command.config, log_format);

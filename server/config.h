@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/expert_budget.h"
 
 namespace moesaic {
 
@@ -20,6 +21,15 @@ struct ServerConfig {
   std::string isa = "auto";          // auto, portable, avx2, avx512, avx512_bf16
   std::string load_format = "auto";  // auto, dummy
   int32_t threads = 0;               // 0: every core this process may run on
+
+  // Experts.
+  ExpertBudget expert_memory;
+  int64_t host_memory_bytes = 0;
+  std::string pack_dir;  // empty: DefaultPackDir()
+  ExpertPolicyKind expert_policy = ExpertPolicyKind::kLfu;
+  std::string record_routing;  // files
+  std::string replay_routing;
+  int32_t oracle_layers = 0;
 
   // Scheduling.
   int32_t max_batch_tokens = 2048;

@@ -64,7 +64,7 @@ GenerateReactor::GenerateReactor(const v1::GenerateRequest& request,
                                  Admission& admission,
                                  grpc::CallbackServerContext& context)
     : admission_(admission), context_(context) {
-  EchoRequestId(context_);
+  AddResponseMetadata(context_, admission_.routing_replayed());
   if (const absl::Status status = Start(request); !status.ok()) {
     RecordRefusal(status, admission_.statistics());
     {

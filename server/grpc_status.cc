@@ -40,7 +40,8 @@ std::string ClientMetadata(const grpc::CallbackServerContext& context, const cha
   return std::string(found->second.data(), found->second.size());
 }
 
-void EchoRequestId(grpc::CallbackServerContext& context) {
+void AddResponseMetadata(grpc::CallbackServerContext& context, bool routing_replayed) {
+  if (routing_replayed) context.AddInitialMetadata(kRoutingKey, "replayed");
   const std::string id = ClientMetadata(context, kRequestIdKey);
   if (!id.empty() && id.size() <= kMaxRequestIdBytes) {
     context.AddInitialMetadata(kRequestIdKey, id);

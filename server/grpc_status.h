@@ -13,6 +13,7 @@ namespace moesaic {
 
 // Metadata with the client's name for a request.
 inline constexpr char kRequestIdKey[] = "x-request-id";
+inline constexpr char kRoutingKey[] = "moesaic-routing";
 
 // Canonical codes are the same on both sides.
 grpc::Status ToGrpcStatus(const absl::Status& status);
@@ -26,9 +27,9 @@ absl::Time ClientDeadline(const grpc::CallbackServerContext& context);
 // Request metadata; empty when the client sent none of this name.
 std::string ClientMetadata(const grpc::CallbackServerContext& context, const char* name);
 
-// Sends the client's x-request-id, if it gave one of a sensible size, back as initial metadata.
-// Before anything else is sent.
-void EchoRequestId(grpc::CallbackServerContext& context);
+// Initial metadata of every answer: the client's x-request-id, if it gave one of a sensible size,
+// and that routing is replayed, so that answers are not the model's. Before anything else is sent.
+void AddResponseMetadata(grpc::CallbackServerContext& context, bool routing_replayed);
 
 // Why gRPC cancelled a call at `now` that arrived at `arrival` with `deadline`: the client gave up
 // at its deadline, or is gone.

@@ -129,6 +129,7 @@ absl::Status InferenceService::DescribeModel(const v1::GetModelInfoRequest& requ
   response.set_weight_bytes(model->weight_bytes);
   *response.mutable_defaults() = EncodeSamplingParams(model->defaults);
   response.set_server_version(kVersion);
+  response.set_routing_replayed(model->engine->replays_routing());
   return absl::OkStatus();
 }
 

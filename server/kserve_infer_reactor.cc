@@ -14,7 +14,7 @@ KserveInferReactor::KserveInferReactor(const inference::ModelInferRequest& reque
                                        Admission& admission,
                                        grpc::CallbackServerContext& context)
     : admission_(admission), context_(context), response_(response) {
-  EchoRequestId(context_);
+  AddResponseMetadata(context_, admission_.routing_replayed());
   if (const absl::Status status = Start(request); !status.ok()) {
     RecordRefusal(status, admission_.statistics());
     {

@@ -21,7 +21,7 @@ KserveStreamReactor::KserveStreamReactor(Admission& admission, grpc::CallbackSer
       context_(context),
       arrival_(absl::Now()),
       errors_end_stream_(ClientMetadata(context, kGrpcErrorKey) == "true") {
-  EchoRequestId(context_);
+  AddResponseMetadata(context_, admission_.routing_replayed());
   Advance();
 }
 

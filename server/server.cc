@@ -103,13 +103,20 @@ absl::Status Server::LoadModel() {
                               .dtype = ToDTypeChoice(config_.dtype),
                               .load_format = config_.load_format == "dummy" ? LoadFormat::kDummy
                                                                             : LoadFormat::kAuto},
+                 ExpertTierOptions{.expert_memory = config_.expert_memory,
+                                   .host_memory = config_.host_memory_bytes,
+                                   .pack_dir = config_.pack_dir,
+                                   .policy = config_.expert_policy},
                  EngineOptions{.max_batch_tokens = config_.max_batch_tokens,
                                .max_logits_rows = MaxLogitsRows(config_),
                                .max_sequences = config_.max_sequences,
                                .max_queue = config_.max_queue,
                                .max_model_len = config_.max_model_len,
                                .kv_memory_bytes = config_.kv_memory_bytes,
-                               .prefix_cache = config_.prefix_cache},
+                               .prefix_cache = config_.prefix_cache,
+                               .routing = {.record = config_.record_routing,
+                                           .replay = config_.replay_routing,
+                                           .oracle_layers = config_.oracle_layers}},
                  isa, *pool_, metrics_));
   const Model& model = served.engine->model();
   served.config = model.config();

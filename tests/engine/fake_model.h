@@ -35,9 +35,15 @@ class FakeModel final : public Model {
   absl::Status RunBlock(int32_t block) override;
   std::span<const float> logits() const override { return logits_; }
   StepCounters counters() const override { return {}; }
+  std::span<const RowFailure> failures() const override { return failed_rows; }
+  int32_t num_expert_layers() const override { return 0; }
+  ExpertMemory* expert_memory() override { return nullptr; }
+  void SetRoutingHook(RoutingHook*) override {}
 
   // Called at the start of each step on the engine thread; an error fails the step.
   std::function<absl::Status(const Batch&)> on_step;
+  // What failures() answers; for on_step to set.
+  std::vector<RowFailure> failed_rows;
 
   // The logits that follow `history`, computed without any KV cache.
   static std::vector<float> Logits(const Options& options, std::span<const int32_t> history);

@@ -43,6 +43,7 @@ class FakeEngine final : public Engine {
   EngineLoad load() const override;
   const Model& model() const override;
   int32_t max_model_len() const override { return max_model_len_; }
+  bool replays_routing() const override { return false; }
   void Drain(absl::Time deadline) override;
   void SetHeld(bool held) override;
 

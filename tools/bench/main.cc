@@ -98,6 +98,7 @@ RunSetup DescribeSetup(const ServeFlags& flags, const v1::GetModelInfoResponse& 
   RunSetup setup = {
       {"server", flags.address},
       {"model", StrCat(info.model(), " (", info.architecture(), ", ", info.dtype(), ")")}};
+  if (info.routing_replayed()) setup.emplace_back("routing", "replayed");
   if (flags.prompts_file.empty()) {
     setup.emplace_back("prompts", StrCat("random, ", flags.input_len, " tokens in, ",
                                          flags.output_len, " out, range ratio ", flags.range_ratio,
