@@ -5,7 +5,7 @@
 
 #include "base/progress.h"
 #include "base/status_macros.h"
-#include "tools/bench/routing_commands.h"
+#include "tools/bench/commands.h"
 #include "tools/bench/routing_generator.h"
 
 namespace moesaic::bench {
@@ -30,23 +30,33 @@ absl::Status Run(const Flags& flags) {
   return absl::OkStatus();
 }
 
+class GenerateTraceCommand final : public Command {
+ public:
+  using Command::Command;
+
+  absl::Status Run() const override { return bench::Run(flags); }
+
+  Flags flags;
+};
+
 }  // namespace
 
-void AddGenerateTraceCommand(CLI::App& app, std::function<absl::Status()>& run) {
-  const auto flags = std::make_shared<Flags>();
+std::unique_ptr<Command> AddGenerateTraceCommand(CLI::App& app) {
   CLI::App& command = *app.add_subcommand(
       "generate-trace",
       "Writes a synthetic routing trace of requests that decode side by side. The same flags give "
       "the same file.");
+  auto made = std::make_unique<GenerateTraceCommand>(command);
+  Flags& flags = made->flags;
   const auto add = [&command](const char* name, auto& value, const char* help) {
     command.add_option(name, value, help)->capture_default_str();
   };
-  command.add_option("--output", flags->output, "the trace to write")->required();
-  add("--model", flags->header.model, "name to put into the trace");
-  add("--layers", flags->header.num_layers, "layers with routed experts");
-  add("--experts", flags->header.num_experts, "experts of a layer");
-  add("--top-k", flags->header.top_k, "experts of a token");
-  RoutingGeneratorOptions& options = flags->options;
+  command.add_option("--output", flags.output, "the trace to write")->required();
+  add("--model", flags.header.model, "name to put into the trace");
+  add("--layers", flags.header.num_layers, "layers with routed experts");
+  add("--experts", flags.header.num_experts, "experts of a layer");
+  add("--top-k", flags.header.top_k, "experts of a token");
+  RoutingGeneratorOptions& options = flags.options;
   add("--streams", options.streams, "requests that decode side by side");
   add("--steps", options.steps, "engine steps");
   add("--request-tokens", options.request_tokens, "tokens of a request");
@@ -58,7 +68,7 @@ void AddGenerateTraceCommand(CLI::App& app, std::function<absl::Status()>& run) 
   add("--repeat", options.repeat,
       "chance that a token's choice repeats the choice of the request's token before");
   add("--seed", options.seed, "of all draws");
-  command.callback([flags, &run] { run = [flags] { return Run(*flags); }; });
+  return made;
 }
 
 }  // namespace moesaic::bench

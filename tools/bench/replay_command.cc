@@ -16,10 +16,10 @@
 #include "base/str_cat.h"
 #include "checkpoint/json.h"
 #include "memory/stripe_layout.h"
+#include "tools/bench/commands.h"
 #include "tools/bench/model_profile.h"
 #include "tools/bench/optimum_lp.h"
 #include "tools/bench/replay.h"
-#include "tools/bench/routing_commands.h"
 #include "tools/bench/transitions.h"
 
 namespace moesaic::bench {
@@ -247,48 +247,58 @@ absl::Status Run(const Flags& flags) {
   return absl::OkStatus();
 }
 
+class ReplayCommand final : public Command {
+ public:
+  using Command::Command;
+
+  absl::Status Run() const override { return bench::Run(flags); }
+
+  Flags flags;
+};
+
 }  // namespace
 
-void AddReplayCommand(CLI::App& app, std::function<absl::Status()>& run) {
-  const auto flags = std::make_shared<Flags>();
+std::unique_ptr<Command> AddReplayCommand(CLI::App& app) {
   CLI::App& command = *app.add_subcommand(
       "replay",
       "Replays a routing trace against expert policies and budgets in virtual time, and compares "
       "with the fewest bytes possible. Deterministic.");
-  command.add_option("trace", flags->trace, "the routing trace")->required();
-  command.add_option("--model", flags->model, "shape of a real model: benchmarks/models/*.json")
+  auto made = std::make_unique<ReplayCommand>(command);
+  Flags& flags = made->flags;
+  command.add_option("trace", flags.trace, "the routing trace")->required();
+  command.add_option("--model", flags.model, "shape of a real model: benchmarks/models/*.json")
       ->capture_default_str();
   command
-      .add_option("--policy", flags->policies,
+      .add_option("--policy", flags.policies,
                   "on-demand, fifo, lru, lfu, future, belady; several with commas")
       ->delimiter(',')
       ->capture_default_str();
-  command.add_option("--budget", flags->budgets, "bytes or % of all experts; several with commas")
+  command.add_option("--budget", flags.budgets, "bytes or % of all experts; several with commas")
       ->delimiter(',')
       ->capture_default_str();
   const auto add_positive = [&command](const char* name, double& value, const char* help) {
     command.add_option(name, value, help)->check(CLI::PositiveNumber)->capture_default_str();
   };
-  add_positive("--link-gb-s", flags->link_gb_s, "bandwidth of the link to fast memory, GB/s");
-  add_positive("--memory-gb-s", flags->memory_gb_s, "bandwidth of fast memory, GB/s");
-  add_positive("--tflops", flags->tflops, "peak arithmetic, 1e12 operations per second");
+  add_positive("--link-gb-s", flags.link_gb_s, "bandwidth of the link to fast memory, GB/s");
+  add_positive("--memory-gb-s", flags.memory_gb_s, "bandwidth of fast memory, GB/s");
+  add_positive("--tflops", flags.tflops, "peak arithmetic, 1e12 operations per second");
   command
       .add_option(
-          "--prefetch", flags->prefetch,
+          "--prefetch", flags.prefetch,
           "none, or oracle: what the trace shows to come, if it is needed before its victim")
       ->check(CLI::IsMember({"none", "oracle"}))
       ->capture_default_str();
-  command.add_option("--lookahead", flags->lookahead, "layers that the oracle looks ahead")
+  command.add_option("--lookahead", flags.lookahead, "layers that the oracle looks ahead")
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();
-  command.add_option("--steps", flags->steps, "replay so many steps only; 0: all")
+  command.add_option("--steps", flags.steps, "replay so many steps only; 0: all")
       ->check(CLI::Range(0, 1'000'000'000))
       ->capture_default_str();
-  command.add_flag("--lp", flags->lp, "also solve the interval linear program (HiGHS)");
-  command.add_flag("--transitions", flags->transitions,
+  command.add_flag("--lp", flags.lp, "also solve the interval linear program (HiGHS)");
+  command.add_flag("--transitions", flags.transitions,
                    "also print the flow of experts between adjacent layers");
-  command.add_flag("--json", flags->json, "print JSON");
-  command.callback([flags, &run] { run = [flags] { return Run(*flags); }; });
+  command.add_flag("--json", flags.json, "print JSON");
+  return made;
 }
 
 }  // namespace moesaic::bench
