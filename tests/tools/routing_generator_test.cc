@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <utility>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -68,6 +69,13 @@ TEST(RoutingGeneratorTest, HasStreamsStepsAndRequestsAsAsked) {
   for (const RoutingTrace::Record& record : trace->records) {
     EXPECT_EQ(record.num_rows, 3);
     for (const RoutingRun& run : trace->Runs(record)) EXPECT_LT(run.first_position, 5);
+  }
+  // Every position of a request, from 0 on: what the server asks of a trace to replay.
+  std::map<std::pair<uint64_t, int32_t>, int32_t> next;
+  for (const RoutingTrace::Record& record : trace->records) {
+    for (const RoutingRun& run : trace->Runs(record)) {
+      EXPECT_EQ(run.first_position, (next[{run.request, record.layer}]++));
+    }
   }
   EXPECT_THAT(trace->requests[0].tag, testing::StartsWith("topic-"));
 }

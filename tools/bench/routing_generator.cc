@@ -39,6 +39,7 @@ class Random {
 struct Stream {
   uint64_t request = 0;
   int32_t position = 0;
+  int32_t end = 0;  // its last position + 1
   int32_t topic = 0;
   std::vector<int32_t> ranks;  // [layer, top_k] of the token before; -1 where there is none
 };
@@ -71,12 +72,14 @@ class Generator {
     for (int64_t step = 0; step < options_.steps; ++step) {
       for (size_t s = 0; s < streams.size(); ++s) {
         Stream& stream = streams[s];
-        // The first requests are at different points of their lives.
-        const auto end = step == 0 ? 0 : options_.request_tokens;
-        if (step == 0 || stream.position >= end) {
+        if (stream.position == stream.end) {
           stream.request = requests++;
-          stream.position =
-              step == 0 ? static_cast<int32_t>(random_.Below(options_.request_tokens)) : 0;
+          stream.position = 0;
+          stream.end = options_.request_tokens;
+          // The first requests end at different times, so that not all streams change at once.
+          if (step == 0) {
+            stream.end -= static_cast<int32_t>(random_.Below(options_.request_tokens));
+          }
           stream.topic = static_cast<int32_t>(random_.Below(options_.topics));
           stream.ranks.assign(static_cast<size_t>(header_.num_layers) * top_k, -1);
           MOESAIC_RETURN_IF_ERROR(
