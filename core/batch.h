@@ -14,7 +14,7 @@ struct BatchSequence {
   int32_t first_row = 0;
   int32_t num_rows = 0;
   int32_t context_tokens = 0;  // tokens already in the KV cache
-  int64_t request = 0;         // number of its request in the order of arrival
+  int64_t request = 0;         // number of its request in the order of arrival, from 0
   // KV block of position p is block_table[p / kKvBlockTokens]; entries behind a sliding window may
   // be -1. Borrowed for the step.
   std::span<const int32_t> block_table;

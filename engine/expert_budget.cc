@@ -75,7 +75,7 @@ absl::Status ResolveExpertTier(const ExpertTierOptions& options,
   const int64_t minimum = ExpertMemory::MinimumBudgetBytes(plan.experts.store_shape.slot_bytes);
   if (wanted < minimum) {
     return absl::InvalidArgumentError(StrCat(
-        "expert-memory: ", chosen ? "this machine leaves " : "got ", Bytes(wanted), " (", wanted,
+        "--expert-memory: ", chosen ? "this machine leaves " : "got ", Bytes(wanted), " (", wanted,
         " bytes), expected at least ", Bytes(minimum), " (", minimum, " bytes): two stripes"));
   }
   model.expert_memory = std::min(wanted, expert_bytes);

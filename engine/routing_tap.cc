@@ -52,10 +52,10 @@ absl::Status RoutingTap::LoadReplay(const std::filesystem::path& path) {
       std::vector<int64_t>& rows = rows_of_[record.layer][run.request];
       // Positions that a trace leaves out would be empty rows: it must begin at 0 and go on.
       if (run.first_position > static_cast<int32_t>(rows.size())) {
-        return absl::InvalidArgumentError(
-            StrCat(path.string(), ": request ", trace_.requests[run.request].id, " has position ",
-                   run.first_position, " of layer ", record.layer, " after ", rows.size(),
-                   " positions; a trace to replay has every one"));
+        return absl::InvalidArgumentError(StrCat(
+            path.string(), ": request ", trace_.requests[run.request].id, " has position ",
+            run.first_position, " of layer ", record.layer, " after ", rows.size(),
+            " positions; a trace to replay has every one (record it with --no-prefix-cache)"));
       }
       rows.resize(std::max<size_t>(rows.size(), run.first_position + run.num_rows));
       for (int32_t i = 0; i < run.num_rows; ++i) rows[run.first_position + i] = row++;

@@ -43,8 +43,8 @@ struct Sequence {
 struct ActiveRequest {
   Request request;
   std::shared_ptr<TextSink> sink;  // shared with the edge, which reads the stream
-  uint64_t arrival_order = 0;
-  uint64_t seed = 0;  // sequence i draws with seed + i
+  uint64_t arrival_order = 0;      // from 1
+  uint64_t seed = 0;               // sequence i draws with seed + i
   // [n]; the prompt is computed once, by the first: the others are null until then.
   std::vector<std::unique_ptr<Sequence>> sequences;
   int32_t unfinished = 0;

@@ -41,7 +41,7 @@ void StepBuilder::Add(Sequence& sequence, int32_t num_rows) {
   batch_.sequences.push_back({.first_row = first_row,
                               .num_rows = num_rows,
                               .context_tokens = begin,
-                              .request = static_cast<int64_t>(sequence.request->arrival_order),
+                              .request = static_cast<int64_t>(sequence.request->arrival_order) - 1,
                               .block_table = sequence.kv.blocks});
 
   const int32_t first_logits = static_cast<int32_t>(batch_.logits_rows.size());

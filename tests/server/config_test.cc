@@ -84,6 +84,51 @@ TEST(ConfigTest, SaysThatThereIsNoCudaBackend) {
   EXPECT_TRUE(Parse({"--model", "m", "--device", "cpu"}).ok());
 }
 
+TEST(ConfigTest, ReadsHowExpertsAreKept) {
+  const auto defaults = Parse({"--model", "m"});
+  ASSERT_TRUE(defaults.ok());
+  EXPECT_EQ(defaults->config.expert_memory.kind, ExpertBudget::Kind::kAuto);
+  EXPECT_EQ(defaults->config.host_memory_bytes, 0);
+  const auto command = Parse({"--model", "m", "--expert-memory", "12.5%", "--host-memory", "1GiB",
+                              "--pack-dir", "/packs", "--expert-policy", "lru", "--record-routing",
+                              "r", "--replay-routing", "p", "--replay-prefetch-layers", "2"});
+  ASSERT_TRUE(command.ok()) << command.status();
+  const ServerConfig& config = command->config;
+  EXPECT_EQ(config.expert_memory.kind, ExpertBudget::Kind::kPercent);
+  EXPECT_EQ(config.expert_memory.percent, 12.5);
+  EXPECT_EQ(config.host_memory_bytes, 1 << 30);
+  EXPECT_EQ(config.pack_dir, "/packs");
+  EXPECT_EQ(config.expert_policy, ExpertPolicyKind::kLru);
+  EXPECT_EQ(config.record_routing, "r");
+  EXPECT_EQ(config.replay_routing, "p");
+  EXPECT_EQ(config.oracle_layers, 2);
+  const auto bytes = Parse({"--model", "m", "--expert-memory", "2GiB"});
+  ASSERT_TRUE(bytes.ok()) << bytes.status();
+  EXPECT_EQ(bytes->config.expert_memory.kind, ExpertBudget::Kind::kBytes);
+  EXPECT_EQ(bytes->config.expert_memory.bytes, int64_t{2} << 30);
+  const auto automatic = Parse({"--model", "m", "--expert-memory", "auto"});
+  ASSERT_TRUE(automatic.ok()) << automatic.status();
+  EXPECT_EQ(automatic->config.expert_memory.kind, ExpertBudget::Kind::kAuto);
+}
+
+TEST(ConfigTest, RefusedExpertFlagsAreNamed) {
+  const std::pair<const char*, const char*> bad[] = {
+      {"--expert-memory", "0%"},          {"--expert-memory", "101%"},
+      {"--expert-memory", "nan%"},        {"--expert-memory", "%"},
+      {"--expert-memory", "5 %%"},        {"--expert-memory", "lots"},
+      {"--expert-memory", "-1"},          {"--host-memory", "auto"},
+      {"--host-memory", "many"},          {"--expert-policy", "belady"},
+      {"--expert-policy", "future"},      {"--expert-policy", "random"},
+      {"--replay-prefetch-layers", "-1"}, {"--replay-prefetch-layers", "x"}};
+  for (const auto& [flag, value] : bad) {
+    const auto command = Parse({"--model", "m", flag, value});
+    EXPECT_FALSE(command.ok()) << flag << " " << value;
+    EXPECT_THAT(Message(command), HasSubstr(flag)) << value;
+  }
+  EXPECT_THAT(Message(Parse({"--model", "m", "--expert-policy", "belady"})),
+              HasSubstr("moesaic-bench"));
+}
+
 TEST(ConfigTest, HelpNamesEachFlagWithItsDefault) {
   const auto command = Parse({"--help"});
   ASSERT_TRUE(command.ok());
