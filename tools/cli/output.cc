@@ -120,6 +120,7 @@ std::string ToJson(const v1::GetModelInfoResponse& info, const v1::GetLoadRespon
                {"weight_bytes", info.weight_bytes()},
                {"has_tokenizer", info.has_tokenizer()},
                {"server_version", info.server_version()},
+               {"routing_replayed", info.routing_replayed()},
                {"shape",
                 {{"vocab_size", shape.vocab_size()},
                  {"hidden_size", shape.hidden_size()},
@@ -170,6 +171,9 @@ std::string Describe(const v1::GetModelInfoResponse& info, const v1::GetLoadResp
   out += absl::StrFormat("%-14s %d running, %d waiting, %d of %d KV blocks used%s\n", "load",
                          load.running(), load.waiting(), load.kv_blocks_used(),
                          load.kv_blocks_total(), load.draining() ? ", shutting down" : "");
+  if (info.routing_replayed()) {
+    out += absl::StrFormat("%-14s replayed: answers are not the model's\n", "routing");
+  }
   out += absl::StrFormat("%-14s moesaic %s\n", "server", info.server_version());
   return out;
 }
