@@ -16,6 +16,8 @@ constexpr const char* kBytesHelp =
 ExpertTierMetrics::ExpertTierMetrics(MetricsRegistry& registry)
     : stall_seconds_(registry.AddCounter("moesaic_expert_stall_seconds_total",
                                          "Time that layers waited for copies of experts")),
+      busy_seconds_(registry.AddCounter("moesaic_expert_copy_busy_seconds_total",
+                                        "Time in which at least one copy was under way")),
       budget_bytes_(
           registry.AddGauge("moesaic_expert_memory_budget_bytes", "Slots of the fast tier")),
       used_bytes_(registry.AddGauge("moesaic_expert_memory_used_bytes",
@@ -49,6 +51,7 @@ void ExpertTierMetrics::Update(const ExpertMemoryMetrics& now) {
     series.counter.Increment(static_cast<double>(now.*series.field - last_.*series.field));
   }
   stall_seconds_.Increment(now.stall_seconds - last_.stall_seconds);
+  busy_seconds_.Increment(now.copies.busy_seconds - last_.copies.busy_seconds);
   budget_bytes_.Set(static_cast<double>(now.budget_bytes));
   used_bytes_.Set(static_cast<double>(now.used_bytes));
   high_water_bytes_.Set(static_cast<double>(now.high_water_bytes));

@@ -21,6 +21,7 @@ class ExpertTierMetrics {
 
   std::vector<Series> series_;
   prometheus::Counter& stall_seconds_;
+  prometheus::Counter& busy_seconds_;
   prometheus::Gauge& budget_bytes_;
   prometheus::Gauge& used_bytes_;
   prometheus::Gauge& high_water_bytes_;

@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
+import gguf_file
+
 SHAPE = dict(num_hidden_layers=8, hidden_size=1024, num_experts=64, moe_intermediate_size=384, num_experts_per_tok=8,
              num_attention_heads=16, num_key_value_heads=4, head_dim=64, vocab_size=32000, intermediate_size=384,
              norm_topk_prob=True, tie_word_embeddings=False, max_position_embeddings=4096, decoder_sparse_step=1,
@@ -64,29 +66,7 @@ def to_gguf(folder: pathlib.Path, kind: str) -> pathlib.Path:
     config = json.loads((folder / "config.json").read_text())
     tensors = load_file(folder / "model.safetensors")
     partial = target.with_suffix(".partial")
-    writer = gguf.GGUFWriter(str(partial), "qwen3moe")
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_key_length(config["head_dim"])
-    writer.add_value_length(config["head_dim"])
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
-    writer.add_expert_count(SHAPE["num_experts"])
-    writer.add_expert_used_count(SHAPE["num_experts_per_tok"])
-    # llama.cpp wants a vocabulary; prompts are token ids, so any will do.
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list([f"t{i}" for i in range(config["vocab_size"])])
-    writer.add_token_types([gguf.TokenType.NORMAL] * config["vocab_size"])
-    writer.add_token_merges(["t 0"])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(1)
-
+    writer = gguf_file.start(partial, config, config["rms_norm_eps"], config["rope_parameters"]["rope_theta"])
     quantized = {"BF16": gguf.GGMLQuantizationType.BF16, "Q8_0": gguf.GGMLQuantizationType.Q8_0}[kind]
 
     def add(name: str, tensor: torch.Tensor, keep_float32: bool = False) -> None:

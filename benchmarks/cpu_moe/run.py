@@ -10,43 +10,22 @@ the prompt's floating-point operations over the bfloat16 peak probed beside it.
 """
 
 import argparse
-import json
 import pathlib
-import platform
 import random
-import statistics
-import subprocess
 import sys
-import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "common"))
 import checkpoint
 import moesaic
 import peers
+from figures import LimitProbe, ROOT, machine, save, summary
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 PREFILL_TOKENS = 512
 CONTEXT_TOKENS = 32
-PROBE_MS = 150
 # Steps of a slice of 100 to 300 ms.
 DECODE_STEPS = {1: 32, 4: 16, 16: 8}
 # A peer's streams begin anew before their context differs much from Moesaic's.
 MAX_PEER_STEPS = 64
-
-
-class LimitProbe:
-    def __init__(self, build: pathlib.Path, threads: int):
-        self.process = subprocess.Popen([build / "bin" / "limit_probe", "--slices", "--threads", str(threads)],
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def measure(self, what: str, key: str) -> float:
-        self.process.stdin.write(f"{what} {PROBE_MS}\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())[key] * 1e9
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
 
 
 class Prompts:
@@ -57,11 +36,6 @@ class Prompts:
 
     def draw(self, count: int, length: int) -> list[list[int]]:
         return [[self.random.randrange(2, checkpoint.SHAPE["vocab_size"]) for _ in range(length)] for _ in range(count)]
-
-
-def summary(values: list[float]) -> dict:
-    quartiles = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
-    return {"median": statistics.median(values), "q1": quartiles[0], "q3": quartiles[2], "n": len(values)}
 
 
 def run_prefill(server, peer, probe, prompts, pairs: int, seed: int) -> dict:
@@ -106,13 +80,6 @@ def figures(ours: list[float], theirs: list[float], of_limit: list[float]) -> di
             "ratio": summary([a / b for a, b in zip(ours, theirs)]), "of_limit": summary(of_limit)}
 
 
-def machine() -> dict:
-    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo", encoding="utf-8")
-                  if line.startswith("model name")), platform.processor())
-    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
-    return {"cpu": model, "commit": commit.strip(), "date": time.strftime("%Y-%m-%d")}
-
-
 def table(result: dict) -> str:
     lines = ["| Case | Peer | Moesaic, tokens/s | Peer, tokens/s | Moesaic ÷ peer | Moesaic ÷ limit |",
              "|---|---|---|---|---|---|"]
@@ -141,14 +108,14 @@ def main() -> None:
     model = checkpoint.make(options.cache, options.seed)
     result = {"command": "scripts/bench.sh cpu_moe " + " ".join(sys.argv[1:]), **machine(), "seed": options.seed,
               "threads": options.threads, "routing": "the random model's own gate on random prompts", "rows": []}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
     probe = LimitProbe(options.build, options.threads)
-    server = moesaic.Server(options.build, model, options.threads)
+    server = moesaic.Server(options.build, model, options.threads,
+                            ["--max-sequences", "16", "--max-model-len", "1024", "--kv-memory", "512MiB"])
     try:
         for name in options.peers.split(","):
             llama = name != "transformers"
             peer = peers.Worker("llama.cpp" if llama else name, checkpoint.to_gguf(model, name) if llama else model,
-                                options.threads)
+                                options.threads, max_streams=16, context=1024)
             for case in options.cases.split(","):
                 prompts = Prompts(options.seed)
                 if case == "prefill":
@@ -157,7 +124,7 @@ def main() -> None:
                     row = run_decode(server, peer, probe, prompts, int(case), options.pairs, options.seed * 1000)
                 title = f"prefill {PREFILL_TOKENS}" if case == "prefill" else f"decode, {case} stream{'s' * (case != '1')}"
                 result["rows"].append({"case": title, "peer": f"llama.cpp {name}" if llama else name, **row})
-                options.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+                save(result, options.output)
                 print(table({"rows": result["rows"][-1:]}).splitlines()[-1], flush=True)
             peer.close()
     finally:

@@ -60,6 +60,7 @@ TEST(LoadEngineTest, ABudgetBelowAllExpertsServesFromAPack) {
   ASSERT_TRUE(engine.ok()) << engine.status();
   EXPECT_FALSE(std::filesystem::is_empty(folder.path()));
   EXPECT_NE(metrics.Render().find("moesaic_expert_lookups_total"), std::string::npos);
+  EXPECT_NE(metrics.Render().find("moesaic_expert_copy_busy_seconds_total"), std::string::npos);
 }
 
 TEST(LoadEngineTest, ABudgetBelowTwoStripesIsRefusedNamingTheSmallest) {

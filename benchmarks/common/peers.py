@@ -17,9 +17,11 @@ import time
 class Worker:
     """The driver's side of a worker."""
 
-    def __init__(self, kind: str, model: pathlib.Path, threads: int):
-        self.process = subprocess.Popen([sys.executable, __file__, kind, str(model), str(threads)],
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, kind: str, model: pathlib.Path, threads: int, max_streams: int, context: int, join=None):
+        """`context`: tokens of a stream at most. `join` puts the process into a control group."""
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, kind, str(model), str(threads), str(max_streams), str(context)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=join)
         self._read()
 
     def _read(self) -> dict:
@@ -43,9 +45,7 @@ class Worker:
 class LlamaCpp:
     """llama.cpp's C interface: one context, a sequence per stream."""
 
-    MAX_STREAMS = 16
-
-    def __init__(self, model: str, threads: int):
+    def __init__(self, model: str, threads: int, max_streams: int, context_tokens: int):
         import llama_cpp
         self.api = llama_cpp
         self.silence = llama_cpp.llama_log_callback(lambda level, text, data: None)
@@ -56,10 +56,10 @@ class LlamaCpp:
         if not self.model:
             raise RuntimeError(f"llama.cpp cannot load {model}")
         context = llama_cpp.llama_context_default_params()
-        context.n_ctx = 1024 * self.MAX_STREAMS
+        context.n_ctx = context_tokens * max_streams
         context.n_batch = 2048
         context.n_ubatch = 512
-        context.n_seq_max = self.MAX_STREAMS
+        context.n_seq_max = max_streams
         context.n_threads = threads
         context.n_threads_batch = threads
         self.context = llama_cpp.llama_init_from_model(self.model, context)
@@ -114,7 +114,7 @@ class LlamaCpp:
 class Transformers:
     """transformers' own forward pass with its cache, in bfloat16."""
 
-    def __init__(self, model: str, threads: int):
+    def __init__(self, model: str, threads: int, max_streams: int, context_tokens: int):
         import torch
         from transformers import AutoModelForCausalLM
         self.torch = torch
@@ -141,8 +141,8 @@ class Transformers:
         return time.perf_counter() - begin
 
 
-def serve_commands(kind: str, model: str, threads: int) -> None:
-    peer = {"llama.cpp": LlamaCpp, "transformers": Transformers}[kind](model, threads)
+def serve_commands(kind: str, model: str, threads: int, max_streams: int, context: int) -> None:
+    peer = {"llama.cpp": LlamaCpp, "transformers": Transformers}[kind](model, threads, max_streams, context)
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         command = json.loads(line)
@@ -157,4 +157,4 @@ def serve_commands(kind: str, model: str, threads: int) -> None:
 
 
 if __name__ == "__main__":
-    serve_commands(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    serve_commands(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))

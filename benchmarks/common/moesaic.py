@@ -10,15 +10,15 @@ import urllib.request
 
 
 class Server:
-    def __init__(self, build: pathlib.Path, model: pathlib.Path, threads: int):
+    def __init__(self, build: pathlib.Path, model: pathlib.Path, threads: int, flags: list[str], join=None):
+        """`join` puts the process into a control group."""
         self.bench = build / "bin" / "moesaic-bench"
         self.folder = tempfile.TemporaryDirectory()
         ports = pathlib.Path(self.folder.name) / "ports"
         self.log = open(pathlib.Path(self.folder.name) / "log", "w", encoding="utf-8")
         self.process = subprocess.Popen(
             [build / "bin" / "moesaic-server", "--model", model, "--threads", str(threads), "--grpc-port", "0",
-             "--metrics-port", "0", "--port-file", ports, "--max-sequences", "16", "--max-model-len", "1024",
-             "--kv-memory", "512MiB", "--no-prefix-cache"], stderr=self.log)
+             "--metrics-port", "0", "--port-file", ports, "--no-prefix-cache", *flags], stderr=self.log, preexec_fn=join)
         while not (ports.exists() and ports.read_text().count("\n") >= 2):
             if self.process.poll() is not None:
                 raise RuntimeError(pathlib.Path(self.log.name).read_text())
@@ -33,16 +33,20 @@ class Server:
         self.log.close()
         self.folder.cleanup()
 
+    def counters(self) -> dict[str, float]:
+        """Everything that /metrics says, by name and labels."""
+        text = urllib.request.urlopen(self.metrics_url).read().decode()
+        return {name: float(value) for name, value in
+                re.findall(r"^(moesaic_\w+(?:\{[^}]*\})?) ([\d.e+-]+)$", text, re.MULTILINE)}
+
     def _decode_counters(self) -> tuple[float, float]:
         """Bytes touched and steps taken by steps that held decode rows only."""
-        text = urllib.request.urlopen(self.metrics_url).read().decode()
-        values = {name: float(value) for name, value in
-                  re.findall(r'^(moesaic_step\w*_total\{[^}]*\}) ([\d.e+]+)$', text, re.MULTILINE)}
-        decode = {name: value for name, value in values.items() if 'phase="decode"' in name}
+        decode = {name: value for name, value in self.counters().items()
+                  if re.match(r"moesaic_step\w*_total", name) and 'phase="decode"' in name}
         total_bytes = sum(value for name, value in decode.items() if "bytes" in name)
         return total_bytes, sum(value for name, value in decode.items() if "bytes" not in name)
 
-    def _load(self, streams: int, input_tokens: int, output_tokens: int, seed: int) -> list[dict]:
+    def load(self, streams: int, input_tokens: int, output_tokens: int, seed: int) -> list[dict]:
         out = subprocess.run(
             [self.bench, "serve", "--address", self.address, "--num-prompts", str(streams), "--num-warmups", "0",
              "--input-len", str(input_tokens), "--output-len", str(output_tokens), "--seed", str(seed), "--quiet",
@@ -55,7 +59,7 @@ class Server:
 
     def prefill_seconds(self, tokens: int, seed: int) -> float:
         """From sending a prompt to its first token, through gRPC."""
-        request = self._load(1, tokens, 1, seed)[0]
+        request = self.load(1, tokens, 1, seed)[0]
         return request["chunk_s"][0] - request["sent_s"]
 
     def decode(self, streams: int, context: int, steps: int, seed: int) -> tuple[float, float]:
@@ -64,7 +68,7 @@ class Server:
         Counted between the moment the last stream has its first token and the moment the first one has all of its.
         """
         bytes_before, steps_before = self._decode_counters()
-        requests = self._load(streams, context, steps + 1, seed)
+        requests = self.load(streams, context, steps + 1, seed)
         bytes_after, steps_after = self._decode_counters()
         begin = max(request["chunk_s"][0] for request in requests)
         end = min(request["chunk_s"][-1] for request in requests)
