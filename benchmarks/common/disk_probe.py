@@ -30,7 +30,7 @@ class DiskProbe:
     @staticmethod
     def _buffers() -> list[memoryview]:
         """On huge pages, which the disk's transfers need fewer pieces for, and touched."""
-        memory = mmap.mmap(-1, BUFFERS_PER_THREAD * READ_BYTES + HUGE_PAGE)
+        memory = mmap.mmap(-1, BUFFERS_PER_THREAD * READ_BYTES + HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         memory.madvise(mmap.MADV_HUGEPAGE)
         view = memoryview(memory)
         address = ctypes.addressof(ctypes.c_char.from_buffer(view))
