@@ -86,7 +86,8 @@ class Describer {
            {{a_.attention_input, hidden_ * element_}});
     ByColumns("qkv projection", tile, {a_.attention_input, hidden_ * element_},
               {a_.qkv, qkv_dim_ * kFloat});
-    ByRows("rotary embedding", tile, {{a_.qkv, qkv_dim_ * kFloat}}, {{a_.q, q_dim_ * element_}});
+    // Writes parts of a row before it has read the others.
+    AnyOrder("rotary embedding", {a_.qkv}, {a_.q});
     // An item is some rows and one KV head's queries. It copies them before it computes, and writes
     // the same place when it is done.
     ActivationOperator attention = {.name = "attention",
@@ -101,11 +102,10 @@ class Describer {
 
   void RoutedExperts() {
     const int64_t rows = sizes_.rows;
-    const int64_t top_k = config_.top_k;
     ByColumns("gate", rows, {a_.ffn_input, hidden_ * element_},
               {a_.gate_logits, config_.num_experts * kFloat});
-    ByRows("gate top k", rows, {{a_.gate_logits, config_.num_experts * kFloat}},
-           {{a_.gate_experts, top_k * kInt}, {a_.gate_weights, top_k * kFloat}});
+    // Looks at a row's logits again after each choice that it writes.
+    AnyOrder("gate top k", {a_.gate_logits}, {a_.gate_experts, a_.gate_weights});
     AnyOrder("group by expert", {a_.gate_experts, a_.gate_weights},
              {a_.expert_offsets, a_.expert_rows, a_.expert_weights});
     AnyOrder("routed experts",

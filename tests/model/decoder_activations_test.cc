@@ -53,6 +53,30 @@ TEST(DecoderActivationsTest, NothingIsOverwritten) {
   }
 }
 
+// The kernels write a part of a row's result before they have read all of the row, so a result of
+// the same size must not lie on it either: all experts chosen, as many weights as logits.
+TEST(DecoderActivationsTest, WhatIsReadAgainIsNotWrittenOver) {
+  for (const Network& network : Networks()) {
+    ModelConfig config = Config(network);
+    if (config.num_experts == 0) continue;
+    config.top_k = config.num_experts;
+    for (const int64_t rows : {1, 24}) {
+      const DecoderActivations tensors =
+          DescribeActivations(config, Sizes(DType::kFloat32, rows, 16));
+      const ActivationPlan plan = PlanActivations(tensors.graph);
+      const auto apart = [&](int32_t a, int32_t b) {
+        const auto end = [&](int32_t tensor) {
+          return plan.offsets[tensor] + tensors.graph.tensors[tensor].bytes;
+        };
+        return end(a) <= plan.offsets[b] || end(b) <= plan.offsets[a];
+      };
+      EXPECT_TRUE(apart(tensors.gate_logits, tensors.gate_experts)) << network.name;
+      EXPECT_TRUE(apart(tensors.gate_logits, tensors.gate_weights)) << network.name;
+      EXPECT_TRUE(apart(tensors.qkv, tensors.q)) << network.name;
+    }
+  }
+}
+
 // The plan's reason to be: attention's wide tensors exist for some rows only.
 TEST(DecoderActivationsTest, CuttingAttentionLowersThePeak) {
   for (const Network& network : Networks()) {
