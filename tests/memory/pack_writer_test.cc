@@ -327,6 +327,7 @@ TEST(PackWriterTest, FoldersThatCannotBeUsedAreNamed) {
   EXPECT_EQ(as_nobody(0555, other), 4);
   EXPECT_EQ(as_nobody(0000, identity), 4);
   // A damaged pack that cannot be replaced is refused, not served.
+  chmod(closed.c_str(), 0755);
   FlipBit(closed / PackFileName(identity), 100, 1);
   EXPECT_EQ(as_nobody(0555, identity), 4);
   chmod(closed.c_str(), 0755);
