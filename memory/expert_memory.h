@@ -56,7 +56,7 @@ struct ExpertMemoryMetrics {
 //   }
 //   memory.EndLayer();
 //
-// Owner: the engine, beside the model. Thread: one executor thread; Prefetch(), CancelPrefetches(),
+// Owner: the model. Thread: one executor thread; Prefetch(), CancelPrefetches(),
 // WaitIdle() and metrics() from any. Lifetime: device and source outlive it; the destructor waits
 // for copies that have started. No allocation after Create, but for errors.
 class ExpertMemory final : private CopyClient {
